@@ -1,0 +1,133 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+)
+
+// A CloseCode is the status code of a closing handshake (RFC 6455, section 7.4).
+type CloseCode uint16
+
+// The registered close codes (RFC 6455, section 7.4.1, and the IANA registry).
+// CloseNoStatus, CloseAbnormal and CloseTLSHandshake never stand in a frame:
+// they report what an endpoint saw.
+const (
+	CloseNormal             CloseCode = 1000 // the purpose was fulfilled
+	CloseGoingAway          CloseCode = 1001 // a server going down, a page left
+	CloseProtocolError      CloseCode = 1002 // a rule of the protocol was broken
+	CloseUnsupportedData    CloseCode = 1003 // a type of data that isn't accepted
+	CloseNoStatus           CloseCode = 1005 // the close frame carried no code
+	CloseAbnormal           CloseCode = 1006 // the stream ended without a close frame
+	CloseInvalidPayload     CloseCode = 1007 // text that isn't UTF-8, data that doesn't inflate
+	ClosePolicyViolation    CloseCode = 1008 // a limit or a rule of the application
+	CloseMessageTooBig      CloseCode = 1009 // over MaxMessageSize
+	CloseMandatoryExtension CloseCode = 1010 // sent by clients only
+	CloseInternalError      CloseCode = 1011 // the server failed
+	CloseServiceRestart     CloseCode = 1012
+	CloseTryAgainLater      CloseCode = 1013
+	CloseBadGateway         CloseCode = 1014
+	CloseTLSHandshake       CloseCode = 1015
+)
+
+// sendable reports whether the code may stand in a close frame: the defined
+// ones but 1004, 1005, 1006 and 1015, those of libraries and frameworks (3000
+// to 3999) and private ones (4000 to 4999) (RFC 6455, section 7.4).
+func (c CloseCode) sendable() bool {
+	return 1000 <= c && c <= 1003 || 1007 <= c && c <= 1014 || 3000 <= c && c <= 4999
+}
+
+// ErrServerClosed is what Serve and its kin return after Shutdown or Close.
+var ErrServerClosed = errors.New("websocket: server closed")
+
+// ErrMessageTooBig is matched, through errors.Is, by the error of a read whose
+// message is larger than MaxMessageSize. The peer is told 1009.
+var ErrMessageTooBig = errors.New("websocket: message too big")
+
+// A CloseError is the close frame that the peer sent. Code is CloseNoStatus
+// when the frame was empty (RFC 6455, section 7.1.5).
+type CloseError struct {
+	Code   CloseCode
+	Reason string // UTF-8, at most 123 bytes
+}
+
+func (e *CloseError) Error() string {
+	if e.Reason == "" {
+		return fmt.Sprintf("websocket: peer closed with %d", e.Code)
+	}
+	return fmt.Sprintf("websocket: peer closed with %d %q", e.Code, e.Reason)
+}
+
+// A ProtocolError is a rule that the peer broke: what was received, the close
+// code it was told, and the section that holds the rule.
+type ProtocolError struct {
+	Code    CloseCode
+	Reason  string
+	Section string // as in "RFC 6455, section 5.5"; empty for a limit of ours
+}
+
+func (e *ProtocolError) Error() string {
+	if e.Section == "" {
+		return "websocket: " + e.Reason
+	}
+	return "websocket: " + e.Reason + " (" + e.Section + ")"
+}
+
+// Is makes errors.Is(err, ErrMessageTooBig) hold for a refusal with 1009.
+func (e *ProtocolError) Is(target error) bool {
+	return target == ErrMessageTooBig && e.Code == CloseMessageTooBig
+}
+
+// A HandshakeError is an upgrade that was refused, with the status of the HTTP
+// answer. OnUpgrade may return one to choose the status and the line of text.
+type HandshakeError struct {
+	Status int
+	Reason string
+}
+
+func (e *HandshakeError) Error() string {
+	return fmt.Sprintf("websocket: refused with %d %s: %s", e.Status, http.StatusText(e.Status), e.Reason)
+}
+
+// A Side names one end of a connection.
+type Side uint8
+
+// The two sides of a connection.
+const (
+	SideServer Side = iota // this library, or the application on top of it
+	SidePeer               // the client, or the network before it
+)
+
+func (s Side) String() string {
+	if s == SidePeer {
+		return "peer"
+	}
+	return "server"
+}
+
+// An EndError records how a connection ended. Every read after the end returns
+// it, OnClose gets it, and it is the cause of Conn.Context. It unwraps to Err:
+//
+//   - *CloseError: the peer sent a close frame first
+//   - *ProtocolError: the peer broke a rule and was told its code
+//   - net.ErrClosed: Close or CloseNow was called here
+//   - io.ErrUnexpectedEOF: the stream ended without a closing handshake
+//   - anything else: the error of the network, a timeout or a panicking handler
+type EndError struct {
+	By       Side      // who began the end
+	Sent     CloseCode // the code of our close frame, 0 when none went out
+	Received CloseCode // the code of the peer's, 0 when none came
+	Clean    bool      // both close frames were exchanged (section 7.1.4)
+	Err      error     // why
+}
+
+func (e *EndError) Error() string {
+	if errors.Is(e.Err, net.ErrClosed) {
+		return fmt.Sprintf("websocket: connection closed by the server with %d", e.Sent)
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *EndError) Unwrap() error { return e.Err }

@@ -1,0 +1,3 @@
+module github.com/rawws/websocket
+
+go 1.25.0
