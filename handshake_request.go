@@ -1,0 +1,421 @@
+package websocket
+
+import (
+	"bytes"
+	"cmp"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// The limits of a request that no other was set for.
+const (
+	defaultMaxLine    = 8 << 10
+	defaultMaxHeader  = 16 << 10
+	defaultMaxHeaders = 100
+)
+
+// parseState names what the next byte of a request belongs to.
+type parseState uint8
+
+const (
+	beforeLine parseState = iota
+	inEmptyLine
+	inMethod
+	inTarget
+	inVersion
+	inFields
+)
+
+// A requestParser reads the head of one request (RFC 9112), more strictly than
+// the RFC asks: where it lets a server be lenient, two servers in a row can
+// disagree about what was said, and that is how requests are smuggled.
+type requestParser struct {
+	// The limits, 0 for the defaults: bytes of the request line without its
+	// CRLF, bytes of the header section with the empty line, number of headers.
+	maxLine, maxHeader, maxHeaders int
+
+	state   parseState // only moves forward
+	pos     int        // bytes before it were examined
+	start   int        // of the request line
+	target  int        // where it begins
+	version int        // where it begins
+	fields  int        // where the header section begins
+	line    int        // where the header line begins that pos is in
+	count   int        // complete header lines
+}
+
+// parse takes all the bytes received so far. n == 0 without an error asks for
+// more; otherwise n is the length of the head, and the bytes behind it are
+// frames. Errors are *HandshakeError and depend on the bytes alone, not on how
+// they were cut. A parser that has given a request or an error is spent.
+func (p *requestParser) parse(b []byte) (r *http.Request, n int, err error) {
+	if p.state != inFields {
+		if err := p.parseLine(b); err != nil {
+			return nil, 0, err
+		}
+	}
+	if p.state != inFields {
+		return nil, 0, nil
+	}
+	done, herr := p.parseFields(b)
+	if herr != nil {
+		return nil, 0, herr
+	}
+	if !done {
+		return nil, 0, nil
+	}
+	r, herr = p.request(b[:p.pos])
+	if herr != nil {
+		return nil, 0, herr
+	}
+	return r, p.pos, nil
+}
+
+// parseLine goes through the request line byte by byte, so that a client that
+// speaks something else is turned away by its first wrong byte.
+func (p *requestParser) parseLine(b []byte) *HandshakeError {
+	limit := cmp.Or(p.maxLine, defaultMaxLine)
+	for ; p.pos < len(b) && p.state != inFields; p.pos++ {
+		c := b[p.pos]
+		if p.pos-p.start >= limit && c != '\r' && c != '\n' {
+			return refuse(http.StatusRequestURITooLong, "request line of more than %d bytes (RFC 9112, section 3)", limit)
+		}
+		switch p.state {
+		case beforeLine:
+			// One empty line is let through, for clients that end the request
+			// before this one with a CRLF too many (RFC 9112, section 2.2).
+			if c == '\r' && p.pos == 0 {
+				p.state = inEmptyLine
+				break
+			}
+			if byteClasses[c]&tokenByte == 0 {
+				return refuseStart(c)
+			}
+			p.state = inMethod
+		case inEmptyLine:
+			if c != '\n' {
+				return refuse(http.StatusBadRequest, "CR without LF (RFC 9112, section 2.2)")
+			}
+			p.start, p.state = p.pos+1, beforeLine
+		case inMethod:
+			if c == ' ' {
+				p.target, p.state = p.pos+1, inTarget
+				if err := checkMethod(string(b[p.start:p.pos])); err != nil {
+					return err
+				}
+			} else if byteClasses[c]&tokenByte == 0 {
+				return refuse(http.StatusBadRequest, "byte %#02x in the method (RFC 9112, section 3.1)", c)
+			}
+		case inTarget:
+			if c == ' ' {
+				p.version, p.state = p.pos+1, inVersion
+				if err := checkTarget(string(b[p.target:p.pos])); err != nil {
+					return err
+				}
+			} else if byteClasses[c]&targetByte == 0 {
+				return refuse(http.StatusBadRequest, "byte %#02x in the request target (RFC 9112, section 3.2)", c)
+			}
+		case inVersion:
+			if err := p.parseVersion(b[p.version : p.pos+1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// refuseStart answers a first byte that begins no request.
+func refuseStart(c byte) *HandshakeError {
+	if c == 0x16 {
+		return refuse(http.StatusBadRequest, "byte 0x16 instead of a method: it looks like TLS on a plain port")
+	}
+	return refuse(http.StatusBadRequest, "byte %#02x instead of a method (RFC 9112, section 3.1)", c)
+}
+
+// checkMethod knows the lines of other protocols by their first word.
+func checkMethod(method string) *HandshakeError {
+	switch method {
+	case "PRI":
+		return refuse(http.StatusHTTPVersionNotSupported, "the preface of HTTP/2 on a server of HTTP/1.1 (RFC 9113, section 3.4)")
+	case "PROXY":
+		return refuse(http.StatusBadRequest, "a line of the PROXY protocol, which isn't spoken here")
+	case "CONNECT":
+		return refuse(http.StatusMethodNotAllowed, "method %q, this isn't a proxy (RFC 9110, section 9.3.6)", method)
+	}
+	return nil
+}
+
+// checkTarget holds what is wrong in any form of a target: an escape that isn't
+// one, and the escaped NUL, at which paths are cut short elsewhere.
+func checkTarget(target string) *HandshakeError {
+	if target == "" {
+		return refuse(http.StatusBadRequest, "two spaces instead of a request target (RFC 9112, section 3)")
+	}
+	if !hasOnly(target, targetByte) {
+		return refuse(http.StatusBadRequest, "request target %s (RFC 9112, section 3.2)", quote(target))
+	}
+	for s := target; ; {
+		i := strings.IndexByte(s, '%')
+		if i < 0 {
+			return nil
+		}
+		s = s[i+1:]
+		if len(s) < 2 || !isHex(s[0]) || !isHex(s[1]) || s[:2] == "00" {
+			return refuse(http.StatusBadRequest, "escape %s in the request target (RFC 3986, section 2.1)", quote("%"+s[:min(2, len(s))]))
+		}
+		s = s[2:]
+	}
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// parseVersion looks at the last byte of v, which is the version so far and at
+// last its CRLF.
+func (p *requestParser) parseVersion(v []byte) *HandshakeError {
+	const form = "HTTP/d.d\r\n"
+	i := len(v) - 1
+	if v[i] != form[i] && (form[i] != 'd' || v[i] < '0' || v[i] > '9') {
+		return refuse(http.StatusBadRequest, "HTTP version %s (RFC 9112, section 2.3)", quote(v))
+	}
+	switch {
+	case i == len("HTTP/d.d")-1 && v[len("HTTP/")] != '1':
+		return refuse(http.StatusHTTPVersionNotSupported, "%s, only HTTP/1.1 is spoken here", v)
+	case i == len(form)-1:
+		p.fields, p.line, p.state = p.pos+1, p.pos+1, inFields
+	}
+	return nil
+}
+
+// parseFields checks each header line as it gets complete and reports whether
+// the empty line was reached.
+func (p *requestParser) parseFields(b []byte) (done bool, err *HandshakeError) {
+	limit := p.fields + cmp.Or(p.maxHeader, defaultMaxHeader)
+	for {
+		i := bytes.IndexByte(b[p.pos:min(limit, len(b))], '\n')
+		if i < 0 {
+			p.pos = min(limit, len(b))
+			if p.pos == limit {
+				return false, refuse(http.StatusRequestHeaderFieldsTooLarge, "header section of more than %d bytes", limit-p.fields)
+			}
+			return false, nil
+		}
+		line := b[p.line : p.pos+i]
+		p.pos += i + 1
+		p.line = p.pos
+		if len(line) == 0 || line[len(line)-1] != '\r' {
+			return false, refuse(http.StatusBadRequest, "LF without CR (RFC 9112, section 2.2)")
+		}
+		if line = line[:len(line)-1]; len(line) == 0 {
+			return true, nil
+		}
+		if p.count == cmp.Or(p.maxHeaders, defaultMaxHeaders) {
+			return false, refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d headers", p.count)
+		}
+		p.count++
+		if err := checkField(line); err != nil {
+			return false, err
+		}
+	}
+}
+
+// checkField holds the grammar of a header line.
+func checkField(line []byte) *HandshakeError {
+	i := 0
+	for i < len(line) && byteClasses[line[i]]&tokenByte != 0 {
+		i++
+	}
+	switch {
+	case i == len(line):
+		return refuse(http.StatusBadRequest, "header line %s without a colon (RFC 9112, section 5)", quote(line))
+	case line[i] != ':' && i == 0 && (line[i] == ' ' || line[i] == '\t'):
+		return refuse(http.StatusBadRequest, "folded header line, or space before one (RFC 9112, sections 2.2 and 5.2)")
+	case line[i] != ':' && (line[i] == ' ' || line[i] == '\t'):
+		return refuse(http.StatusBadRequest, "space in the name of header %s (RFC 9112, section 5.1)", quote(line[:i]))
+	case line[i] != ':':
+		return refuse(http.StatusBadRequest, "byte %#02x in a header's name (RFC 9110, section 5.1)", line[i])
+	case i == 0:
+		return refuse(http.StatusBadRequest, "header without a name (RFC 9110, section 5.1)")
+	}
+	for _, c := range line[i+1:] {
+		if byteClasses[c]&valueByte == 0 {
+			return refuse(http.StatusBadRequest, "control byte %#02x in the value of header %s (RFC 9110, section 5.5)", c, quote(line[:i]))
+		}
+	}
+	return nil
+}
+
+// request makes the *http.Request of a head whose lines were checked, with the
+// fields that http.ReadRequest would give it. The strings in it are parts of one.
+func (p *requestParser) request(b []byte) (*http.Request, *HandshakeError) {
+	head := canonicalHead(b[p.start:], p.fields-p.start)
+	target := head[p.target-p.start : p.version-p.start-1]
+	version := head[p.version-p.start:][:len("HTTP/1.1")]
+	both := &struct { // one allocation
+		r http.Request
+		u url.URL
+	}{}
+	if err := parseTarget(&both.u, target); err != nil {
+		return nil, err
+	}
+	r := &both.r
+	r.Method = head[:p.target-p.start-1]
+	r.RequestURI = target
+	r.URL = &both.u
+	r.Proto = version
+	r.ProtoMajor, r.ProtoMinor = 1, int(version[7]-'0')
+	r.Header = make(http.Header, p.count)
+	r.Body = http.NoBody
+	if err := fillHeader(r, head[p.fields-p.start:], p.count); err != nil {
+		return nil, err
+	}
+	closes := hasListToken(r.Header["Connection"], "close")
+	r.Close = closes || r.ProtoMinor == 0 && !hasListToken(r.Header["Connection"], "keep-alive")
+	if err := checkFraming(r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// canonicalHead returns the head as a string, header names in their canonical
+// form, so that names need no strings of their own.
+func canonicalHead(b []byte, fields int) string {
+	var head strings.Builder
+	head.Grow(len(b))
+	done := 0
+	for i := fields; b[i] != '\r'; i++ {
+		upper := true
+		for ; b[i] != ':'; i++ {
+			c := b[i]
+			if upper && 'a' <= c && c <= 'z' || !upper && 'A' <= c && c <= 'Z' {
+				head.Write(b[done:i])
+				head.WriteByte(c ^ 0x20)
+				done = i + 1
+			}
+			upper = c == '-'
+		}
+		i += bytes.IndexByte(b[i:], '\n')
+	}
+	head.Write(b[done:])
+	return head.String()
+}
+
+// parseTarget tells the forms of a request target apart (RFC 9112, section 3.2).
+func parseTarget(u *url.URL, target string) *HandshakeError {
+	path, query, found := strings.Cut(target, "?")
+	if target[0] == '/' && hasOnly(path, plainPathByte) {
+		u.Path, u.RawQuery, u.ForceQuery = path, query, found && query == ""
+		return nil
+	}
+	parsed, err := url.ParseRequestURI(target)
+	if err != nil {
+		return refuse(http.StatusBadRequest, "request target %s (RFC 9112, section 3.2)", quote(target))
+	}
+	*u = *parsed
+	if target[0] != '/' && target != "*" && (u.Host == "" || u.User != nil) {
+		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", quote(target))
+	}
+	return nil
+}
+
+// fillHeader parts the header section into names and values; Host goes into
+// its own field, as with http.ReadRequest.
+func fillHeader(r *http.Request, section string, count int) *HandshakeError {
+	values := make([]string, count)
+	host, hosts := "", 0
+	for len(section) > len("\r\n") {
+		end := strings.IndexByte(section, '\r')
+		line := section[:end]
+		section = section[end+len("\r\n"):]
+		colon := strings.IndexByte(line, ':')
+		name, value := line[:colon], strings.Trim(line[colon+1:], " \t")
+		if name == "Host" {
+			host = value
+			hosts++
+			continue
+		}
+		if before := r.Header[name]; before != nil {
+			r.Header[name] = append(before, value)
+			continue
+		}
+		values[0] = value
+		r.Header[name] = values[:1:1]
+		values = values[1:]
+	}
+	// As http.ReadRequest does it (RFC 9111, section 5.4).
+	if v := r.Header["Pragma"]; len(v) > 0 && v[0] == "no-cache" && r.Header["Cache-Control"] == nil {
+		r.Header["Cache-Control"] = []string{"no-cache"}
+	}
+	return setHost(r, host, hosts)
+}
+
+// setHost holds the rules on Host (RFC 9112, section 3.2).
+func setHost(r *http.Request, host string, hosts int) *HandshakeError {
+	r.Host = cmp.Or(r.URL.Host, host)
+	switch {
+	case hosts > 1:
+		return refuse(http.StatusBadRequest, "%d Host headers (RFC 9112, section 3.2)", hosts)
+	case hosts == 0 && r.ProtoMinor == 0:
+		return nil
+	case hosts == 0:
+		return refuse(http.StatusBadRequest, "no Host header (RFC 9112, section 3.2)")
+	}
+	name, port, ok := splitHost(host)
+	if !ok {
+		return refuse(http.StatusBadRequest, "Host %s (RFC 9112, section 3.2)", quote(host))
+	}
+	if r.URL.Host == "" {
+		return nil
+	}
+	uname, uport, ok := splitHost(r.URL.Host)
+	standard := standardPort(r.URL.Scheme)
+	if !ok || !equalFold(name, uname) || cmp.Or(port, standard) != cmp.Or(uport, standard) {
+		return refuse(http.StatusBadRequest, "request target of %s with Host %s (RFC 9112, section 3.2.2)", quote(r.URL.Host), quote(host))
+	}
+	return nil
+}
+
+// checkFraming holds the rules on the length of a body (RFC 9112, section 6).
+// A body is declared in the request's fields but never read: a request with
+// one is for net/http, or refused by checkUpgrade.
+func checkFraming(r *http.Request) *HandshakeError {
+	lengths, codings := r.Header["Content-Length"], r.Header["Transfer-Encoding"]
+	switch {
+	case len(lengths) > 0 && len(codings) > 0:
+		return refuse(http.StatusBadRequest, "Content-Length and Transfer-Encoding together (RFC 9112, section 6.1)")
+	case len(codings) > 0 && r.ProtoMinor == 0:
+		return refuse(http.StatusBadRequest, "Transfer-Encoding in HTTP/1.0 (RFC 9112, section 6.1)")
+	case len(codings) == 1 && equalFold(codings[0], "chunked"):
+		delete(r.Header, "Transfer-Encoding")
+		r.TransferEncoding = []string{"chunked"}
+		r.ContentLength = -1
+	case len(codings) > 0:
+		return refuseCodings(codings)
+	case len(lengths) > 1:
+		return refuse(http.StatusBadRequest, "%d Content-Length headers (RFC 9112, section 6.3)", len(lengths))
+	case len(lengths) == 1:
+		n, err := strconv.ParseUint(lengths[0], 10, 63)
+		if err != nil {
+			return refuse(http.StatusBadRequest, "Content-Length %s (RFC 9112, section 6.3)", quote(lengths[0]))
+		}
+		r.ContentLength = int64(n)
+	}
+	return nil
+}
+
+// refuseCodings answers 501 when it is the coding that isn't known, and 400
+// when the list is wrong in itself (RFC 9112, section 6.1).
+func refuseCodings(values []string) *HandshakeError {
+	for _, v := range values {
+		for coding := range strings.SplitSeq(v, ",") {
+			coding = strings.Trim(coding, " \t")
+			if coding != "" && !equalFold(coding, "chunked") {
+				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s (RFC 9112, section 6.1)", quote(coding))
+			}
+		}
+	}
+	return refuse(http.StatusBadRequest, "Transfer-Encoding %s (RFC 9112, section 6.1)", quote(strings.Join(values, ", ")))
+}
