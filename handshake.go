@@ -12,7 +12,7 @@ import (
 )
 
 // refuse makes the error that is answered to the client.
-func refuse(status int, format string, args ...any) *HandshakeError {
+func refuse(status int, format string, args ...any) error {
 	return &HandshakeError{Status: status, Reason: fmt.Sprintf(format, args...)}
 }
 
@@ -62,7 +62,7 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 }
 
 // checkRequest holds what an upgrade asks of the request under it.
-func checkRequest(r *http.Request) *HandshakeError {
+func checkRequest(r *http.Request) error {
 	switch {
 	case r.ProtoMajor != 1:
 		return refuse(http.StatusHTTPVersionNotSupported, "%s, an upgrade is made in HTTP/1.1 (RFC 6455, section 4.2.1)", quote(r.Proto))
@@ -82,7 +82,7 @@ func checkRequest(r *http.Request) *HandshakeError {
 }
 
 // checkVersion asks for Sec-WebSocket-Version: 13 (RFC 6455, section 4.4).
-func checkVersion(h http.Header) *HandshakeError {
+func checkVersion(h http.Header) error {
 	versions := h["Sec-Websocket-Version"]
 	switch {
 	case len(versions) > 1:

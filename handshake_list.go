@@ -75,6 +75,17 @@ func lower(c byte) byte {
 // one: with it, comparing each with each stays cheap.
 const maxListElements = 64
 
+// trim takes the space off both ends of a value or an element.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
 // hasListToken looks for a token among the elements of a header's lines. An
 // element that only begins with it, as "websocket/13" does, isn't it.
 func hasListToken(values []string, token string) bool {
@@ -82,7 +93,7 @@ func hasListToken(values []string, token string) bool {
 		for more := true; more; {
 			var element string
 			element, v, more = strings.Cut(v, ",")
-			if equalFold(strings.Trim(element, " \t"), token) {
+			if equalFold(trim(element), token) {
 				return true
 			}
 		}
@@ -174,15 +185,11 @@ type extensionParam struct{ name, value string }
 // parseExtensions reads the lines of Sec-WebSocket-Extensions (RFC 6455,
 // section 9.1), in time that is linear in their length.
 func parseExtensions(values []string) ([]extension, error) {
-	list, err := scanExtensions(values, true)
-	if err != nil {
-		return nil, err
-	}
-	return list, nil
+	return scanExtensions(values, true)
 }
 
 // scanExtensions checks the lines, and keeps what they hold if asked to.
-func scanExtensions(values []string, keep bool) (list []extension, err *HandshakeError) {
+func scanExtensions(values []string, keep bool) (list []extension, err error) {
 	count := 0
 	for _, v := range values {
 		l := lexer{v}
@@ -230,7 +237,7 @@ func (l *lexer) param() (p extensionParam, ok bool) {
 
 // appendSubprotocols reads the lines of Sec-WebSocket-Protocol, a list of
 // different tokens (RFC 6455, section 4.1, item 10).
-func appendSubprotocols(dst, values []string) ([]string, *HandshakeError) {
+func appendSubprotocols(dst, values []string) ([]string, error) {
 	for _, v := range values {
 		l := lexer{v}
 		for l.element() {

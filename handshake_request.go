@@ -16,6 +16,15 @@ const (
 	defaultMaxHeaders = 100
 )
 
+// limit is n, or standard where none was set, and never so large that adding
+// a position to it overflows.
+func limit(n, standard int) int {
+	if n <= 0 {
+		return standard
+	}
+	return min(n, 1<<30)
+}
+
 // parseState names what the next byte of a request belongs to.
 type parseState uint8
 
@@ -26,14 +35,15 @@ const (
 	inTarget
 	inVersion
 	inFields
+	complete
 )
 
 // A requestParser reads the head of one request (RFC 9112), more strictly than
 // the RFC asks: where it lets a server be lenient, two servers in a row can
 // disagree about what was said, and that is how requests are smuggled.
 type requestParser struct {
-	// The limits, 0 for the defaults: bytes of the request line without its
-	// CRLF, bytes of the header section with the empty line, number of headers.
+	// The limits, 0 or less for the defaults: bytes of the request line without
+	// its CRLF, bytes of the header section with the empty line, header lines.
 	maxLine, maxHeader, maxHeaders int
 
 	state   parseState // only moves forward
@@ -51,36 +61,26 @@ type requestParser struct {
 // frames. Errors are *HandshakeError and depend on the bytes alone, not on how
 // they were cut. A parser that has given a request or an error is spent.
 func (p *requestParser) parse(b []byte) (r *http.Request, n int, err error) {
-	if p.state != inFields {
-		if err := p.parseLine(b); err != nil {
-			return nil, 0, err
-		}
+	if err := p.parseLine(b); err != nil || p.state < inFields {
+		return nil, 0, err
 	}
-	if p.state != inFields {
-		return nil, 0, nil
+	if err := p.parseFields(b); err != nil || p.state < complete {
+		return nil, 0, err
 	}
-	done, herr := p.parseFields(b)
-	if herr != nil {
-		return nil, 0, herr
-	}
-	if !done {
-		return nil, 0, nil
-	}
-	r, herr = p.request(b[:p.pos])
-	if herr != nil {
-		return nil, 0, herr
+	if r, err = p.request(b[:p.pos]); err != nil {
+		return nil, 0, err
 	}
 	return r, p.pos, nil
 }
 
 // parseLine goes through the request line byte by byte, so that a client that
 // speaks something else is turned away by its first wrong byte.
-func (p *requestParser) parseLine(b []byte) *HandshakeError {
-	limit := cmp.Or(p.maxLine, defaultMaxLine)
-	for ; p.pos < len(b) && p.state != inFields; p.pos++ {
+func (p *requestParser) parseLine(b []byte) error {
+	longest := limit(p.maxLine, defaultMaxLine)
+	for ; p.pos < len(b) && p.state < inFields; p.pos++ {
 		c := b[p.pos]
-		if p.pos-p.start >= limit && c != '\r' && c != '\n' {
-			return refuse(http.StatusRequestURITooLong, "request line of more than %d bytes (RFC 9112, section 3)", limit)
+		if p.pos-p.start >= longest && c != '\r' && c != '\n' {
+			return refuse(http.StatusRequestURITooLong, "request line of more than %d bytes (RFC 9112, section 3)", longest)
 		}
 		switch p.state {
 		case beforeLine:
@@ -102,7 +102,7 @@ func (p *requestParser) parseLine(b []byte) *HandshakeError {
 		case inMethod:
 			if c == ' ' {
 				p.target, p.state = p.pos+1, inTarget
-				if err := checkMethod(string(b[p.start:p.pos])); err != nil {
+				if err := checkMethod(b[p.start:p.pos]); err != nil {
 					return err
 				}
 			} else if byteClasses[c]&tokenByte == 0 {
@@ -111,7 +111,7 @@ func (p *requestParser) parseLine(b []byte) *HandshakeError {
 		case inTarget:
 			if c == ' ' {
 				p.version, p.state = p.pos+1, inVersion
-				if err := checkTarget(string(b[p.target:p.pos])); err != nil {
+				if err := checkTarget(b[p.target:p.pos]); err != nil {
 					return err
 				}
 			} else if byteClasses[c]&targetByte == 0 {
@@ -127,7 +127,7 @@ func (p *requestParser) parseLine(b []byte) *HandshakeError {
 }
 
 // refuseStart answers a first byte that begins no request.
-func refuseStart(c byte) *HandshakeError {
+func refuseStart(c byte) error {
 	if c == 0x16 {
 		return refuse(http.StatusBadRequest, "byte 0x16 instead of a method: it looks like TLS on a plain port")
 	}
@@ -135,38 +135,36 @@ func refuseStart(c byte) *HandshakeError {
 }
 
 // checkMethod knows the lines of other protocols by their first word.
-func checkMethod(method string) *HandshakeError {
-	switch method {
+func checkMethod(method []byte) error {
+	switch string(method) {
 	case "PRI":
 		return refuse(http.StatusHTTPVersionNotSupported, "the preface of HTTP/2 on a server of HTTP/1.1 (RFC 9113, section 3.4)")
 	case "PROXY":
 		return refuse(http.StatusBadRequest, "a line of the PROXY protocol, which isn't spoken here")
 	case "CONNECT":
-		return refuse(http.StatusMethodNotAllowed, "method %q, this isn't a proxy (RFC 9110, section 9.3.6)", method)
+		return refuse(http.StatusMethodNotAllowed, "CONNECT, but this isn't a proxy (RFC 9110, section 9.3.6)")
 	}
 	return nil
 }
 
 // checkTarget holds what is wrong in any form of a target: an escape that isn't
 // one, and the escaped NUL, at which paths are cut short elsewhere.
-func checkTarget(target string) *HandshakeError {
-	if target == "" {
-		return refuse(http.StatusBadRequest, "two spaces instead of a request target (RFC 9112, section 3)")
+func checkTarget[T string | []byte](target T) error {
+	if len(target) == 0 {
+		return refuse(http.StatusBadRequest, "no request target, or a space too many (RFC 9112, section 3)")
 	}
-	if !hasOnly(target, targetByte) {
-		return refuse(http.StatusBadRequest, "request target %s (RFC 9112, section 3.2)", quote(target))
-	}
-	for s := target; ; {
-		i := strings.IndexByte(s, '%')
-		if i < 0 {
-			return nil
+	for i := range len(target) {
+		if c := target[i]; byteClasses[c]&targetByte == 0 {
+			return refuse(http.StatusBadRequest, "byte %#02x in the request target (RFC 9112, section 3.2)", c)
+		} else if c != '%' {
+			continue
 		}
-		s = s[i+1:]
-		if len(s) < 2 || !isHex(s[0]) || !isHex(s[1]) || s[:2] == "00" {
-			return refuse(http.StatusBadRequest, "escape %s in the request target (RFC 3986, section 2.1)", quote("%"+s[:min(2, len(s))]))
+		escape := target[i:min(i+3, len(target))]
+		if len(escape) < 3 || !isHex(escape[1]) || !isHex(escape[2]) || string(escape) == "%00" {
+			return refuse(http.StatusBadRequest, "escape %s in the request target (RFC 3986, section 2.1)", quote(escape))
 		}
-		s = s[2:]
 	}
+	return nil
 }
 
 func isHex(c byte) bool {
@@ -175,7 +173,7 @@ func isHex(c byte) bool {
 
 // parseVersion looks at the last byte of v, which is the version so far and at
 // last its CRLF.
-func (p *requestParser) parseVersion(v []byte) *HandshakeError {
+func (p *requestParser) parseVersion(v []byte) error {
 	const form = "HTTP/d.d\r\n"
 	i := len(v) - 1
 	if v[i] != form[i] && (form[i] != 'd' || v[i] < '0' || v[i] > '9') {
@@ -190,40 +188,41 @@ func (p *requestParser) parseVersion(v []byte) *HandshakeError {
 	return nil
 }
 
-// parseFields checks each header line as it gets complete and reports whether
-// the empty line was reached.
-func (p *requestParser) parseFields(b []byte) (done bool, err *HandshakeError) {
-	limit := p.fields + cmp.Or(p.maxHeader, defaultMaxHeader)
+// parseFields checks each header line as it gets complete, up to the empty one.
+func (p *requestParser) parseFields(b []byte) error {
+	end := p.fields + limit(p.maxHeader, defaultMaxHeader)
+	b = b[:min(end, len(b))]
 	for {
-		i := bytes.IndexByte(b[p.pos:min(limit, len(b))], '\n')
+		i := bytes.IndexByte(b[p.pos:], '\n')
 		if i < 0 {
-			p.pos = min(limit, len(b))
-			if p.pos == limit {
-				return false, refuse(http.StatusRequestHeaderFieldsTooLarge, "header section of more than %d bytes", limit-p.fields)
-			}
-			return false, nil
+			break
 		}
 		line := b[p.line : p.pos+i]
 		p.pos += i + 1
 		p.line = p.pos
 		if len(line) == 0 || line[len(line)-1] != '\r' {
-			return false, refuse(http.StatusBadRequest, "LF without CR (RFC 9112, section 2.2)")
+			return refuse(http.StatusBadRequest, "LF without CR (RFC 9112, section 2.2)")
 		}
 		if line = line[:len(line)-1]; len(line) == 0 {
-			return true, nil
+			p.state = complete
+			return nil
 		}
-		if p.count == cmp.Or(p.maxHeaders, defaultMaxHeaders) {
-			return false, refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d headers", p.count)
+		if most := limit(p.maxHeaders, defaultMaxHeaders); p.count == most {
+			return refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d header lines (RFC 6585, section 5)", most)
 		}
 		p.count++
 		if err := checkField(line); err != nil {
-			return false, err
+			return err
 		}
 	}
+	if p.pos = len(b); p.pos == end {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "header section of more than %d bytes (RFC 6585, section 5)", end-p.fields)
+	}
+	return nil
 }
 
 // checkField holds the grammar of a header line.
-func checkField(line []byte) *HandshakeError {
+func checkField(line []byte) error {
 	i := 0
 	for i < len(line) && byteClasses[line[i]]&tokenByte != 0 {
 		i++
@@ -248,36 +247,38 @@ func checkField(line []byte) *HandshakeError {
 	return nil
 }
 
+// parsedRequest is what a request is made of, in one allocation.
+type parsedRequest struct {
+	http.Request
+	url    url.URL
+	values [16]string // of its headers, if they aren't more
+}
+
 // request makes the *http.Request of a head whose lines were checked, with the
 // fields that http.ReadRequest would give it. The strings in it are parts of one.
-func (p *requestParser) request(b []byte) (*http.Request, *HandshakeError) {
+func (p *requestParser) request(b []byte) (*http.Request, error) {
 	head := canonicalHead(b[p.start:], p.fields-p.start)
-	target := head[p.target-p.start : p.version-p.start-1]
-	version := head[p.version-p.start:][:len("HTTP/1.1")]
-	both := &struct { // one allocation
-		r http.Request
-		u url.URL
-	}{}
-	if err := parseTarget(&both.u, target); err != nil {
+	line, section := head[:p.fields-p.start], head[p.fields-p.start:]
+	r := new(parsedRequest)
+	r.Method = line[:p.target-p.start-1]
+	r.RequestURI = line[p.target-p.start : p.version-p.start-1]
+	r.Proto = line[p.version-p.start : len(line)-len("\r\n")]
+	r.ProtoMajor, r.ProtoMinor = 1, int(line[len(line)-len("d\r\n")]-'0')
+	r.URL, r.Body = &r.url, http.NoBody
+	if err := parseTarget(r.URL, r.RequestURI); err != nil {
 		return nil, err
 	}
-	r := &both.r
-	r.Method = head[:p.target-p.start-1]
-	r.RequestURI = target
-	r.URL = &both.u
-	r.Proto = version
-	r.ProtoMajor, r.ProtoMinor = 1, int(version[7]-'0')
 	r.Header = make(http.Header, p.count)
-	r.Body = http.NoBody
-	if err := fillHeader(r, head[p.fields-p.start:], p.count); err != nil {
+	values := r.values[:]
+	if p.count > len(values) {
+		values = make([]string, p.count)
+	}
+	if err := fillHeader(&r.Request, section, values); err != nil {
 		return nil, err
 	}
-	closes := hasListToken(r.Header["Connection"], "close")
-	r.Close = closes || r.ProtoMinor == 0 && !hasListToken(r.Header["Connection"], "keep-alive")
-	if err := checkFraming(r); err != nil {
-		return nil, err
-	}
-	return r, nil
+	connection := r.Header["Connection"]
+	r.Close = hasListToken(connection, "close") || r.ProtoMinor == 0 && !hasListToken(connection, "keep-alive")
+	return &r.Request, checkFraming(&r.Request)
 }
 
 // canonicalHead returns the head as a string, header names in their canonical
@@ -304,7 +305,7 @@ func canonicalHead(b []byte, fields int) string {
 }
 
 // parseTarget tells the forms of a request target apart (RFC 9112, section 3.2).
-func parseTarget(u *url.URL, target string) *HandshakeError {
+func parseTarget(u *url.URL, target string) error {
 	path, query, found := strings.Cut(target, "?")
 	if target[0] == '/' && hasOnly(path, plainPathByte) {
 		u.Path, u.RawQuery, u.ForceQuery = path, query, found && query == ""
@@ -322,16 +323,15 @@ func parseTarget(u *url.URL, target string) *HandshakeError {
 }
 
 // fillHeader parts the header section into names and values; Host goes into
-// its own field, as with http.ReadRequest.
-func fillHeader(r *http.Request, section string, count int) *HandshakeError {
-	values := make([]string, count)
+// its own field, as with http.ReadRequest. values is room for one a line.
+func fillHeader(r *http.Request, section string, values []string) error {
 	host, hosts := "", 0
 	for len(section) > len("\r\n") {
 		end := strings.IndexByte(section, '\r')
 		line := section[:end]
 		section = section[end+len("\r\n"):]
 		colon := strings.IndexByte(line, ':')
-		name, value := line[:colon], strings.Trim(line[colon+1:], " \t")
+		name, value := line[:colon], trim(line[colon+1:])
 		if name == "Host" {
 			host = value
 			hosts++
@@ -353,7 +353,7 @@ func fillHeader(r *http.Request, section string, count int) *HandshakeError {
 }
 
 // setHost holds the rules on Host (RFC 9112, section 3.2).
-func setHost(r *http.Request, host string, hosts int) *HandshakeError {
+func setHost(r *http.Request, host string, hosts int) error {
 	r.Host = cmp.Or(r.URL.Host, host)
 	switch {
 	case hosts > 1:
@@ -381,7 +381,7 @@ func setHost(r *http.Request, host string, hosts int) *HandshakeError {
 // checkFraming holds the rules on the length of a body (RFC 9112, section 6).
 // A body is declared in the request's fields but never read: a request with
 // one is for net/http, or refused by checkUpgrade.
-func checkFraming(r *http.Request) *HandshakeError {
+func checkFraming(r *http.Request) error {
 	lengths, codings := r.Header["Content-Length"], r.Header["Transfer-Encoding"]
 	switch {
 	case len(lengths) > 0 && len(codings) > 0:
@@ -408,10 +408,10 @@ func checkFraming(r *http.Request) *HandshakeError {
 
 // refuseCodings answers 501 when it is the coding that isn't known, and 400
 // when the list is wrong in itself (RFC 9112, section 6.1).
-func refuseCodings(values []string) *HandshakeError {
+func refuseCodings(values []string) error {
 	for _, v := range values {
 		for coding := range strings.SplitSeq(v, ",") {
-			coding = strings.Trim(coding, " \t")
+			coding = trim(coding)
 			if coding != "" && !equalFold(coding, "chunked") {
 				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s (RFC 9112, section 6.1)", quote(coding))
 			}
