@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/rawws/websocket/internal/peers/internal/echo"
+	"github.com/rawws/websocket/internal/peers/internal/load"
+)
+
+// A sample is one server under one workload in one round.
+type sample struct {
+	CPU  time.Duration // of the server, per message
+	Wall time.Duration // per message
+	P50  time.Duration
+	P99  time.Duration
+}
+
+// bench holds what is the same for all measurements.
+type bench struct {
+	serverCPU int
+	spin      bool
+	scale     float64
+	buffer    int // of rawtcp, instead of the workload's
+}
+
+func (b *bench) config(s echo.Server, w workload) echo.Config {
+	cfg := echo.Config{Server: s.Name, Deflate: w.Deflate, Validate: w.Text && !w.Deflate, Buffer: w.Buffer}
+	if b.buffer > 0 {
+		cfg.Buffer = b.buffer
+	}
+	return cfg
+}
+
+func (b *bench) load(s echo.Server, w workload, addr string) *load.Load {
+	l := &load.Load{
+		Addr: addr, Conns: w.Conns, Pipeline: w.Pipeline, Text: w.Text, Raw: s.Name == "rawtcp",
+		Deflate: w.Deflate, Spin: b.spin, Sources: w.Sources,
+	}
+	if w.Payloads != nil {
+		l.Payloads = w.Payloads()
+	}
+	return l
+}
+
+func (b *bench) messages(w workload) int {
+	return max(int(float64(w.Messages)*b.scale), w.Conns*max(w.Pipeline, 1))
+}
+
+// measure starts a fresh server, warms it up with a tenth of the messages,
+// every answer compared byte by byte, and measures.
+func (b *bench) measure(s echo.Server, w workload) (sample, error) {
+	srv, err := echo.Start(b.config(s, w), b.serverCPU)
+	if err != nil {
+		return sample{}, err
+	}
+	defer srv.Stop()
+	l := b.load(s, w, srv.Addr)
+	run, warm := l.Run, l.Warm
+	if w.Upgrades {
+		run = l.Handshakes
+		warm = func(n int) error { _, err := l.Handshakes(n); return err }
+	} else {
+		defer l.Close()
+		if err := l.Open(); err != nil {
+			return sample{}, err
+		}
+	}
+	n := b.messages(w)
+	if err := warm(max(n/10, w.Conns*max(w.Pipeline, 1))); err != nil {
+		return sample{}, fmt.Errorf("warm-up: %w", err)
+	}
+	before, err := srv.CPUTime()
+	if err != nil {
+		return sample{}, err
+	}
+	r, err := run(n)
+	if err != nil {
+		return sample{}, err
+	}
+	// What the server does behind the last answer belongs to it.
+	time.Sleep(5 * time.Millisecond)
+	after, err := srv.CPUTime()
+	if err != nil {
+		return sample{}, err
+	}
+	per := func(d time.Duration) time.Duration { return d / time.Duration(n) }
+	return sample{per(after - before), per(r.Elapsed), r.Latency.Quantile(0.5), r.Latency.Quantile(0.99)}, nil
+}

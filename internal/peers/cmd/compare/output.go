@@ -1,0 +1,214 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/rawws/websocket/internal/peers/internal/child"
+	"github.com/rawws/websocket/internal/peers/internal/echo"
+	"github.com/rawws/websocket/internal/peers/internal/report"
+)
+
+// A series is one server under one workload, a sample for each round.
+type series struct {
+	server  echo.Server
+	samples []sample
+	calls   *calls
+}
+
+// An outcome is one workload.
+type outcome struct {
+	workload
+	rounds   int
+	messages int
+	servers  []*series
+}
+
+func (s *series) median(of func(sample) time.Duration) float64 {
+	var v []float64
+	for _, m := range s.samples {
+		v = append(v, float64(of(m)))
+	}
+	return report.Median(v)
+}
+
+func (s *series) cpu() float64 { return s.median(func(m sample) time.Duration { return m.CPU }) }
+
+// spread returns the smallest and the largest CPU time of the rounds.
+func (s *series) spread() (lo, hi time.Duration) {
+	lo = s.samples[0].CPU
+	for _, m := range s.samples {
+		lo, hi = min(lo, m.CPU), max(hi, m.CPU)
+	}
+	return lo, hi
+}
+
+// ratio is the median of the rounds' own ratios: what disturbs a whole round
+// cancels.
+func (s *series) ratio(to *series) float64 {
+	var v []float64
+	for i, m := range s.samples {
+		v = append(v, float64(m.CPU)/float64(to.samples[i].CPU))
+	}
+	return report.Median(v)
+}
+
+func (o *outcome) find(name string) *series {
+	for _, s := range o.servers {
+		if s.server.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// bestPeer is the cheapest server that speaks WebSocket and isn't ours.
+func (o *outcome) bestPeer() *series {
+	var best *series
+	for _, s := range o.servers {
+		if s.server.Ours || s.server.Name == "rawtcp" {
+			continue
+		}
+		if best == nil || s.cpu() < best.cpu() {
+			best = s
+		}
+	}
+	return best
+}
+
+func times(s, to *series) string {
+	if to == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", s.ratio(to))
+}
+
+func (o *outcome) label(s *series) string {
+	if o.Text && !o.Deflate && s.server.Name != "rawtcp" && !s.server.Checks {
+		return s.server.Name + " *"
+	}
+	return s.server.Name
+}
+
+func (o *outcome) table() *report.Table {
+	t := &report.Table{
+		Title: fmt.Sprintf("%s: %s (%d rounds of %s messages)", o.Name, o.Title, o.rounds, report.Count(int64(o.messages))),
+		Columns: []string{"server", "CPU/message", "lowest", "highest", "x rawtcp", "x best peer", "x gorilla",
+			"messages/s", "p50", "p99"},
+	}
+	raw, best, gorilla := o.find("rawtcp"), o.bestPeer(), o.find("gorilla")
+	noted := false
+	for _, s := range o.servers {
+		lo, hi := s.spread()
+		wall := s.median(func(m sample) time.Duration { return m.Wall })
+		row := []string{
+			o.label(s), report.Duration(time.Duration(s.cpu())), report.Duration(lo), report.Duration(hi),
+			times(s, raw), times(s, best), times(s, gorilla), report.Count(int64(1e9 / max(wall, 1))),
+			report.Duration(time.Duration(s.median(func(m sample) time.Duration { return m.P50 }))),
+			report.Duration(time.Duration(s.median(func(m sample) time.Duration { return m.P99 }))),
+		}
+		if s.calls != nil {
+			row = append(row, fmt.Sprintf("%.2f", s.calls.perMessage), s.calls.detail)
+		}
+		t.Add(row...)
+		noted = noted || strings.HasSuffix(row[0], "*")
+	}
+	if o.servers[0].calls != nil {
+		t.Columns = append(t.Columns, "syscalls/message", "the most frequent")
+	}
+	if noted {
+		t.Notes = append(t.Notes, "* the library doesn't check UTF-8, the echo handler calls utf8.Valid; coder/websocket has no option for it at all")
+	}
+	return t
+}
+
+// summarize makes the table of ratios to bare TCP.
+func summarize(o *options, all []*outcome) *report.Table {
+	t := &report.Table{Title: "Server CPU per message, x bare TCP", Columns: []string{"work", "bare TCP"}}
+	for _, s := range o.servers {
+		if s.Name != "rawtcp" {
+			t.Columns = append(t.Columns, s.Name)
+		}
+	}
+	for _, out := range all {
+		raw := out.find("rawtcp")
+		row := []string{out.Title, "-"}
+		if raw != nil {
+			row[1] = report.Duration(time.Duration(raw.cpu()))
+		}
+		for _, s := range o.servers {
+			if s.Name == "rawtcp" {
+				continue
+			}
+			cell := "-"
+			if found := out.find(s.Name); found != nil {
+				cell = times(found, raw)
+			}
+			row = append(row, cell)
+		}
+		t.Add(row...)
+	}
+	return t
+}
+
+// conditions says where and how the numbers came about.
+func conditions(o *options) []string {
+	var modules []string
+	lines := []string{
+		fmt.Sprintf("%s; server pinned to CPU %d with GOMAXPROCS=1, client on CPU %d; %d interleaved rounds, medians.",
+			child.Machine(), o.serverCPU, o.clientCPU, o.rounds),
+	}
+	for _, s := range o.servers {
+		modules = append(modules, s.Module)
+	}
+	lines = append(lines, report.Versions(modules...)+"; "+time.Now().UTC().Format("2 January 2006")+".")
+	for _, s := range o.servers {
+		if s.Note != "" {
+			lines = append(lines, s.Name+": "+s.Note+".")
+		}
+	}
+	return lines
+}
+
+func writeMarkdown(w io.Writer, o *options, all []*outcome) error {
+	summarize(o, all).Markdown(w)
+	for _, line := range conditions(o) {
+		fmt.Fprintf(w, "%s\n\n", line)
+	}
+	for _, out := range all {
+		out.table().Markdown(w)
+	}
+	return nil
+}
+
+func chart(o *options, all []*outcome) *report.Chart {
+	c := &report.Chart{
+		Title:    "What a message costs the server",
+		Subtitle: "CPU time per message as a multiple of a bare TCP echo's (dotted line); shorter is better",
+		Footer:   conditions(o)[:2],
+	}
+	for _, out := range all {
+		raw := out.find("rawtcp")
+		if raw == nil {
+			continue
+		}
+		p := report.Panel{Title: out.Title, Mark: 1}
+		for _, s := range out.servers {
+			kind := report.Peer
+			if s.server.Ours {
+				kind = report.Ours
+			} else if s == raw {
+				kind = report.Floor
+			}
+			text := times(s, raw) + " x"
+			if s == raw {
+				text = report.Duration(time.Duration(s.cpu()))
+			}
+			p.Bars = append(p.Bars, report.Bar{Label: out.label(s), Value: s.ratio(raw), Text: text, Kind: kind})
+		}
+		c.Panels = append(c.Panels, p)
+	}
+	return c
+}

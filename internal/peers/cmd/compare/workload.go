@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+)
+
+// A workload is one row of measurements. Messages are counted, not timed, so
+// that every server does the same work.
+type workload struct {
+	Name     string
+	Title    string
+	Conns    int
+	Pipeline int
+	Messages int
+	Payloads func() [][]byte
+	Text     bool // text messages, checked for UTF-8 by every server but rawtcp
+	Deflate  bool
+	Upgrades bool // messages are whole connections
+	Buffer   int  // bytes of rawtcp's read buffer: one whole message fits, which is what costs it least
+	Sources  int
+}
+
+var workloads = []workload{
+	{Name: "small100", Title: "echo, 100 connections, 125 B", Conns: 100, Messages: 200_000, Payloads: binary(125), Buffer: 4 << 10},
+	{Name: "pipelined16", Title: "the same, 16 pipelined", Conns: 100, Pipeline: 16, Messages: 800_000, Payloads: binary(125), Buffer: 4 << 10},
+	{Name: "1KiB", Title: "100 connections, 1 KiB", Conns: 100, Messages: 150_000, Payloads: binary(1 << 10), Buffer: 4 << 10},
+	{Name: "64KiB", Title: "16 connections, 64 KiB", Conns: 16, Messages: 20_000, Payloads: binary(64 << 10), Buffer: 68 << 10},
+	{Name: "1MiB", Title: "4 connections, 1 MiB", Conns: 4, Messages: 1_500, Payloads: binary(1 << 20), Buffer: 1028 << 10},
+	{Name: "text64KiB", Title: "16 connections, 64 KiB of multibyte text, validated", Conns: 16, Messages: 8_000, Payloads: text(64 << 10), Text: true, Buffer: 68 << 10},
+	{Name: "conns5000", Title: "5,000 connections, 125 B", Conns: 5000, Messages: 150_000, Payloads: binary(125), Buffer: 4 << 10, Sources: 4},
+	{Name: "handshake", Title: "connect, upgrade, close", Conns: 64, Messages: 12_000, Upgrades: true, Buffer: 4 << 10, Sources: 200},
+	{Name: "deflate1KiB", Title: "100 connections, 1 KiB of JSON, permessage-deflate", Conns: 100, Messages: 30_000, Payloads: documents(1 << 10), Text: true, Deflate: true, Buffer: 4 << 10},
+}
+
+// random gives every run the same bytes.
+func random() *rand.Rand { return rand.New(rand.NewPCG(6455, 7692)) }
+
+func binary(size int) func() [][]byte {
+	return func() [][]byte {
+		r, p := random(), make([]byte, size)
+		for i := range p {
+			p[i] = byte(r.Uint32())
+		}
+		return [][]byte{p}
+	}
+}
+
+// text mixes scripts as a conversation of several languages does: runes of
+// one, two, three and four bytes.
+func text(size int) func() [][]byte {
+	const sample = "The quick brown fox. Съешь же ещё этих мягких французских булок. 色は匂へど散りぬるを。" +
+		"Grüße aus Österreich, ça va très bien. 天地玄黃，宇宙洪荒。 다람쥐 헌 쳇바퀴에 타고파. 👩‍🚀🚀✨ Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία. "
+	return func() [][]byte {
+		p := []byte("00000000 " + strings.Repeat(sample, size/len(sample)+1))
+		end := size
+		for p[end]&0xc0 == 0x80 { // not inside a rune
+			end--
+		}
+		p = p[:end]
+		return [][]byte{append(p, bytes.Repeat([]byte{'.'}, size-end)...)}
+	}
+}
+
+// documents makes 16 JSON texts of about size bytes, as an API sends them.
+func documents(size int) func() [][]byte {
+	type item struct {
+		ID    int      `json:"id"`
+		User  string   `json:"user"`
+		Price float64  `json:"price"`
+		Tags  []string `json:"tags"`
+		Seen  bool     `json:"seen"`
+	}
+	return func() [][]byte {
+		r := random()
+		tags := []string{"new", "sale", "garden", "kitchen", "outdoor", "books", "music"}
+		var all [][]byte
+		for range 16 {
+			var items []item
+			for {
+				items = append(items, item{
+					ID: r.IntN(1 << 24), User: fmt.Sprintf("user-%05x", r.IntN(1<<20)), Price: float64(r.IntN(100000)) / 100,
+					Tags: []string{tags[r.IntN(len(tags))], tags[r.IntN(len(tags))]}, Seen: r.IntN(2) == 0,
+				})
+				b, err := json.Marshal(items)
+				if err != nil {
+					panic(err)
+				}
+				if len(b) >= size {
+					all = append(all, append(b[:size-1:size-1], ']'))
+					break
+				}
+			}
+		}
+		return all
+	}
+}

@@ -1,0 +1,39 @@
+// Command echoserver runs one of the echo servers that the comparisons use, to
+// be looked at with other clients.
+//
+//	go run ./cmd/echoserver -server gorilla -addr 127.0.0.1:9001
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"strings"
+
+	"github.com/rawws/websocket/internal/peers/internal/echo"
+)
+
+func main() {
+	var cfg echo.Config
+	flag.StringVar(&cfg.Server, "server", "gorilla", "one of "+strings.Join(echo.Names(), ", "))
+	flag.StringVar(&cfg.Addr, "addr", "127.0.0.1:9001", "address to listen on")
+	flag.BoolVar(&cfg.Deflate, "deflate", false, "permessage-deflate")
+	flag.BoolVar(&cfg.Validate, "validate", false, "check text for UTF-8")
+	flag.BoolVar(&cfg.NoPark, "no-park", false, "ours: idle connections keep their goroutine")
+	flag.IntVar(&cfg.MaxMessage, "max-message", 0, "largest message in bytes, 0 is 4 MiB")
+	flag.IntVar(&cfg.Buffer, "buffer", 0, "rawtcp: bytes of the read buffer, 0 is 4 KiB")
+	flag.BoolVar(&cfg.ReusePort, "reuseport", false, "share the port with other processes")
+	flag.Parse()
+
+	if _, err := echo.Find(cfg.Server); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	ln, err := echo.Listen(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Printf("%s listens on %s", cfg.Server, ln.Addr())
+	log.Fatal(echo.Serve(ln, cfg))
+}

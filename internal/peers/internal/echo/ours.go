@@ -1,0 +1,3 @@
+package echo
+
+var ours []Server
