@@ -56,7 +56,6 @@ func parseFlags() (*options, error) {
 	flag.BoolVar(&o.spin, "spin", false, "the client polls without sleeping, so that the server never pays for waking it")
 	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
 	flag.IntVar(&o.clientCPU, "client-cpu", 1, "CPU of the client")
-	flag.IntVar(&o.buffer, "raw-buffer", 0, "bytes of the bare TCP echo's buffer, 0 is the workload's choice")
 	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
 	flag.StringVar(&o.svg, "svg", "", "write a bar chart to this file")
 	flag.Parse()

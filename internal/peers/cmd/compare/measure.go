@@ -21,13 +21,13 @@ type bench struct {
 	serverCPU int
 	spin      bool
 	scale     float64
-	buffer    int // of rawtcp, instead of the workload's
 }
 
 func (b *bench) config(s echo.Server, w workload) echo.Config {
-	cfg := echo.Config{Server: s.Name, Deflate: w.Deflate, Validate: w.Text && !w.Deflate, Buffer: w.Buffer}
-	if b.buffer > 0 {
-		cfg.Buffer = b.buffer
+	cfg := echo.Config{Server: s.Name, Deflate: w.Deflate, Validate: w.Text && !w.Deflate}
+	// Compressed messages differ in length, and an upgrade has another one.
+	if !w.Deflate && !w.Upgrades {
+		cfg.RawMessage = load.FrameSize(len(w.Payloads()[0]))
 	}
 	return cfg
 }

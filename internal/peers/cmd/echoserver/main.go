@@ -22,7 +22,7 @@ func main() {
 	flag.BoolVar(&cfg.Validate, "validate", false, "check text for UTF-8")
 	flag.BoolVar(&cfg.NoPark, "no-park", false, "ours: idle connections keep their goroutine")
 	flag.IntVar(&cfg.MaxMessage, "max-message", 0, "largest message in bytes, 0 is 4 MiB")
-	flag.IntVar(&cfg.Buffer, "buffer", 0, "rawtcp: bytes of the read buffer, 0 is 4 KiB")
+	flag.IntVar(&cfg.RawMessage, "raw-message", 0, "rawtcp: bytes of a message, 0 answers whatever was read")
 	flag.BoolVar(&cfg.ReusePort, "reuseport", false, "share the port with other processes")
 	flag.Parse()
 

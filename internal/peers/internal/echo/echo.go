@@ -25,7 +25,7 @@ type Config struct {
 	NoPark     bool   // ours: idle connections keep their goroutine
 	ParkMillis int    // ours: quiet time before parking, 0 is the library's default
 	MaxMessage int    // bytes, 0 is 4 MiB
-	Buffer     int    // rawtcp: bytes of the read buffer, 0 is 4 KiB
+	RawMessage int    // rawtcp: bytes of a message, 0 answers whatever was read
 	ReusePort  bool   // listen with SO_REUSEPORT
 }
 

@@ -83,6 +83,9 @@ func appendFrame(dst []byte, first byte, payload []byte) []byte {
 	return dst
 }
 
+// FrameSize returns the length of a client's frame with n bytes of payload.
+func FrameSize(n int) int { return len(appendFrame(nil, 0, make([]byte, n))) }
+
 const hexDigits = "0123456789abcdef"
 
 // number writes seq into the frame's place for it.
