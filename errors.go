@@ -120,6 +120,9 @@ type EndError struct {
 	Received CloseCode // the code of the peer's, 0 when none came
 	Clean    bool      // both close frames were exchanged (section 7.1.4)
 	Err      error     // why
+
+	code   CloseCode // of the close frame that is to go out
+	reason string
 }
 
 func (e *EndError) Error() string {

@@ -1,0 +1,49 @@
+FUZZTIME ?= 30s
+GO       ?= go
+
+.PHONY: check test layers test386 fuzz cover bench peers compare
+
+# What has to hold before anything lands.
+check: fmt vet layers race test386
+
+.PHONY: fmt vet race
+fmt:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "not gofmt'd"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+test386:
+	GOARCH=386 $(GO) test ./...
+
+# Each leaf compiles with nothing but the leaves below it.
+LEAVES     = errors.go mask.go utf8.go
+HANDSHAKE  = handshake.go handshake_list.go handshake_origin.go handshake_request.go
+layers:
+	$(GO) vet errors.go
+	$(GO) vet mask.go
+	$(GO) vet utf8.go
+	$(GO) vet $(LEAVES) frame.go
+	$(GO) vet $(LEAVES) $(HANDSHAKE)
+
+fuzz:
+	@for t in $$($(GO) test -list 'Fuzz.*' . | grep ^Fuzz); do \
+		echo "== $$t"; \
+		$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) . || exit 1; \
+	done
+
+cover:
+	$(GO) test -coverprofile=cover.out .
+	$(GO) tool cover -func=cover.out | tail -1
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem .
+
+peers:
+	cd internal/peers && $(GO) test ./...

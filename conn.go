@@ -1,0 +1,277 @@
+package websocket
+
+import (
+	"context"
+	"io"
+	"iter"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A MessageType says whether a message is text or binary (RFC 6455, section 5.6).
+type MessageType uint8
+
+// The two types of messages.
+const (
+	TextMessage   MessageType = MessageType(opText)   // UTF-8
+	BinaryMessage MessageType = MessageType(opBinary) // any bytes
+)
+
+func (t MessageType) String() string { return opcode(t).String() }
+
+// A Message is a whole message with its type.
+type Message struct {
+	Type MessageType
+	Data []byte
+}
+
+// A connState is where a connection is in its life. It only moves forward.
+type connState uint8
+
+const (
+	// Messages go both ways (section 4.1, "OPEN").
+	stateOpen connState = iota
+	// A close frame was sent or received, or the stream broke: nothing more is
+	// sent, and what still arrives is thrown away (section 7.1.3, "CLOSING").
+	stateClosing
+	// The socket is closed and the EndError final (section 7.1.4, "CLOSED").
+	stateClosed
+)
+
+// A Conn is the server's end of a WebSocket connection.
+//
+// One goroutine at a time reads: ReadMessage, AppendMessage, NextReader and
+// the reader it returns, Messages. (Calls from several are queued, but which
+// message goes to which is then chance.) Any number of goroutines may call
+// everything else at the same time, WriteMessage, Ping, Send, Flush, Close,
+// CloseNow and the deadlines among them; frames are never interleaved. The
+// connection answers pings and closing handshakes while something reads;
+// under Events something always does.
+type Conn struct {
+	// Data is a slot for the application; the library never looks at it.
+	Data any
+
+	nc  net.Conn
+	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows
+	u   *Upgrader
+	reg *registry
+	ev  *Events // nil under a HandlerFunc or a bare Upgrade
+
+	subprotocol string
+	deflate     *deflateState // nil when permessage-deflate wasn't negotiated
+
+	read  reader
+	write writer
+
+	mu  sync.Mutex // guards what follows; never held over a call that waits
+	end *EndError  // being filled from stateClosing on, final in stateClosed
+	ctx *connContext
+
+	state  atomic.Uint32 // a connState, written under mu
+	parked atomic.Uint32 // a parkState, see park_linux.go
+	slot   int32         // the index in the parker's table while parked
+	shard  uint8         // of the registry's counters
+	inline bool          // served on a goroutine of the application's: never parked
+
+	link  link         // in the registry's wheel, guarded by its lock
+	heard atomic.Int64 // the registry's time of the last byte received
+	beat  keepAlive
+}
+
+// A connContext exists only for who asked for it.
+type connContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
+}
+
+func newConn(nc net.Conn, u *Upgrader, reg *registry) *Conn {
+	c := &Conn{nc: nc, u: u, reg: reg}
+	if rawCapable {
+		// A *tls.Conn has no SyscallConn: its bytes come out of the TLS layer.
+		if sc, ok := nc.(syscall.Conn); ok {
+			c.raw, _ = sc.SyscallConn()
+		}
+	}
+	return c
+}
+
+func (c *Conn) connState() connState { return connState(c.state.Load()) }
+
+// Messages returns an iterator over the messages to come. The caller owns the
+// bytes. The last pair holds the error that ended it, as ReadMessage returns
+// it; a deadline that passed ends the iteration too, and a new one may follow.
+func (c *Conn) Messages() iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			t, p, err := c.ReadMessage()
+			if !yield(Message{t, p}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Context returns a context that is done when the connection has ended; its
+// cause is the *EndError. It is made at the first call, so that a connection
+// nobody asks costs nothing.
+func (c *Conn) Context() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		c.ctx = &connContext{ctx, cancel}
+		if c.connState() == stateClosed {
+			cancel(c.end)
+		}
+	}
+	return c.ctx.Context
+}
+
+// Subprotocol returns the subprotocol that was agreed on, "" for none.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// RTT returns the round trip of the last keep-alive ping that was answered, 0
+// before the first. Its resolution is that of the clock, not of the sweeper.
+func (c *Conn) RTT() time.Duration { return time.Duration(c.beat.rtt.Load()) }
+
+// LocalAddr returns the server's address of the connection.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// RemoteAddr returns the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// NetConn returns the connection underneath, to set its options. Reading,
+// writing or closing it breaks the framing; CloseNow is the way to cut it.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// SetDeadline sets the read and the write deadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the time after which reads fail with an error that
+// matches os.ErrDeadlineExceeded; the zero time means never. The connection
+// stays usable: what had come of a message is kept, and the next read goes on
+// with it. A connection under Events with a read deadline ends when it passes.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() != stateOpen {
+		return net.ErrClosed // the closing handshake has a deadline of its own
+	}
+	c.beat.deadline = !t.IsZero()
+	return c.nc.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the time after which writes fail; the zero time means
+// never. A write that timed out may have left half a frame on the stream, so
+// the connection is cut. WriteTimeout of the Upgrader holds beside it.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() != stateOpen {
+		return net.ErrClosed
+	}
+	return c.nc.SetWriteDeadline(t)
+}
+
+// A buffer is borrowed from a pool of its size: bytes [r, w) of b are pending.
+type buffer struct {
+	b    []byte
+	r, w int
+}
+
+const (
+	stashSize = 256      // holds what is pending of a header or control frame
+	smallSize = 4 << 10  // stays with a connection that can't wait without one
+	batchSize = 16 << 10 // one read, one write
+	aheadSize = 64 << 10 // the most that is allocated ahead of what has come
+
+	minBufferBits = 8
+	maxBufferBits = 24 // larger ones are left to the garbage collector
+)
+
+var bufferPools [maxBufferBits + 1]sync.Pool
+
+// getBuffer returns an empty buffer of at least n bytes, its size a power of two.
+func getBuffer(n int) *buffer {
+	bits := max(bitLen(n-1), minBufferBits)
+	if bits > maxBufferBits {
+		return &buffer{b: make([]byte, n)}
+	}
+	if b, ok := bufferPools[bits].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{b: make([]byte, 1<<bits)}
+}
+
+func putBuffer(b *buffer) {
+	bits := bitLen(len(b.b) - 1)
+	if bits > maxBufferBits || len(b.b) != 1<<bits {
+		return
+	}
+	b.r, b.w = 0, 0
+	bufferPools[bits].Put(b)
+}
+
+func (b *buffer) pending() []byte { return b.b[b.r:b.w] }
+
+// compact moves the pending bytes to the front when the room behind them is
+// less than what is still needed, or free when nothing is pending.
+func (b *buffer) compact(need int) {
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+	} else if b.r > 0 && len(b.b)-b.w < need {
+		b.w = copy(b.b, b.b[b.r:b.w])
+		b.r = 0
+	}
+}
+
+// closeWriter is a TCP, unix or TLS connection whose sending half can be closed.
+type closeWriter interface{ CloseWrite() error }
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 4 << 20
+)
+
+// linger closes nc so that what was written last reaches the peer. A socket
+// that is closed with unread bytes answers with a reset, which destroys what
+// the peer has not read yet; so the sending half is closed, and what is in
+// flight is read and thrown away for a bounded time (RFC 6455, section 7.1.1).
+func linger(nc net.Conn) {
+	nc.SetDeadline(time.Now().Add(lingerTime))
+	if cw, ok := nc.(closeWriter); ok {
+		cw.CloseWrite()
+	}
+	b := getBuffer(batchSize)
+	for n := 0; n < lingerBytes; {
+		m, err := nc.Read(b.b)
+		if n += m; err != nil {
+			break
+		}
+	}
+	putBuffer(b)
+	nc.Close()
+}
+
+// isTimeout reports whether err is a deadline that passed.
+func isTimeout(err error) bool {
+	ne, ok := err.(net.Error)
+	return ok && ne.Timeout()
+}
+
+// streamEnd turns the end of the stream into the error of one without a
+// closing handshake.
+func streamEnd(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,624 @@
+package websocket
+
+import (
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// A reader is the receiving half of a connection. It is a pull parser: what it
+// knows between two calls is the frame under way and how much of it has come.
+type reader struct {
+	mu sync.Mutex // held by the goroutine that reads, and guards the rest
+
+	in  *buffer // what has come and isn't used up; nil when that is nothing
+	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
+
+	h      header // of the data frame under way
+	left   uint64 // bytes of its payload that aren't consumed yet
+	pos    int    // in the masking key
+	seen   int    // bytes behind in.r that are unmasked and checked in place
+	opcode opcode // of the message under way
+
+	started    bool           // a data frame was read whose message isn't handed over yet
+	compressed bool           // RSV1 was set on its first frame
+	stream     *messageReader // the one that NextReader returned for it
+
+	utf8      utf8Validator
+	fragments int32  // of the message under way
+	empties   int32  // of them in a row without a byte
+	size      uint64 // of its payload, as declared so far
+	partial   []byte // what had come of it when a deadline passed
+}
+
+// ReadMessage reads the next message, whatever its number of fragments. The
+// caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).
+//
+// The error is an *EndError once the connection has ended, and the same one
+// from then on. After Close it throws away what still comes, until the end.
+// See SetReadDeadline for the one error after which reading may go on.
+func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessage(nil) }
+
+// AppendMessage is ReadMessage into the caller's buffer: the message is
+// appended to dst, which is returned unchanged with an error. It allocates
+// only when dst is too small.
+func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	t, p, err := c.appendMessage(dst)
+	c.read.release()
+	if err != nil {
+		return 0, dst, c.readFailed(err)
+	}
+	return t, p, nil
+}
+
+func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
+	r := &c.read
+	if err := c.beginMessage(); err != nil {
+		return 0, nil, err
+	}
+	p, ok, err := c.messageInPlace()
+	if err != nil {
+		return 0, nil, err
+	}
+	if ok {
+		return MessageType(r.opcode), append(dst, p...), nil
+	}
+	base := len(dst)
+	dst = append(dst, r.partial...)
+	r.partial = nil
+	if dst, err = c.assemble(dst, base, growSlice); err != nil {
+		if isTimeout(err) {
+			r.partial = slices.Clone(dst[base:])
+		}
+		return 0, nil, err
+	}
+	return MessageType(r.opcode), dst, nil
+}
+
+// borrowMessage is appendMessage without the copy: the bytes are valid until
+// the next read. A message that lies whole in the read buffer is unmasked there.
+func (c *Conn) borrowMessage() (MessageType, []byte, error) {
+	r := &c.read
+	if r.msg != nil {
+		putBuffer(r.msg)
+		r.msg = nil
+	}
+	if err := c.beginMessage(); err != nil {
+		return 0, nil, err
+	}
+	p, ok, err := c.messageInPlace()
+	if ok || err != nil {
+		return MessageType(r.opcode), p, err
+	}
+	p, err = c.assemble(nil, 0, r.growPooled)
+	return MessageType(r.opcode), p, err
+}
+
+// beginMessage reads up to the payload of a message's first frame, or finds
+// that a message is under way, which a deadline had interrupted.
+func (c *Conn) beginMessage() error {
+	r := &c.read
+	if r.stream != nil {
+		if err := c.skipMessage(); err != nil {
+			return err
+		}
+	}
+	if r.started {
+		return nil
+	}
+	return c.nextFrame()
+}
+
+// nextFrame reads the header of the next data frame and serves the control
+// frames before it.
+func (c *Conn) nextFrame() error {
+	r := &c.read
+	for {
+		h, err := c.readHeader()
+		if err != nil {
+			return err
+		}
+		if h.opcode.control() {
+			if err := c.readControl(h); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.startFrame(h); err != nil {
+			return err
+		}
+		if c.connState() == stateOpen {
+			return nil
+		}
+		// Section 5.5.1: after our close frame nothing that comes matters but
+		// the peer's.
+		if err := c.skipFrame(); err != nil {
+			return err
+		}
+		r.started = !h.fin
+	}
+}
+
+// readHeader reads a header, and of a control frame the payload too: it stays
+// in the buffer, so that nothing is half read when a deadline passes.
+func (c *Conn) readHeader() (header, error) {
+	r := &c.read
+	for {
+		if r.in != nil && r.in.w-r.in.r >= 2 {
+			b := r.in.pending()
+			h, n, err := parseHeader(b)
+			if err == nil {
+				err = checkHeader(h, r.started, c.deflate != nil)
+			}
+			if err != nil {
+				return h, err
+			}
+			if n > 0 && (!h.opcode.control() || uint64(len(b)-n) >= h.length) {
+				r.in.r += n
+				return h, nil
+			}
+		}
+		if err := c.fill(maxHeaderLen); err != nil {
+			return header{}, err
+		}
+	}
+}
+
+// startFrame holds a data frame against the limits, before any of its payload
+// is stored.
+func (c *Conn) startFrame(h header) error {
+	r := &c.read
+	r.h, r.left, r.pos, r.seen = h, h.length, 0, 0
+	if h.opcode != opContinuation {
+		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
+		r.utf8 = utf8Validator{}
+		r.fragments, r.empties, r.size = 0, 0, 0
+	}
+	r.fragments++
+	if int(r.fragments) > c.u.maxFragments() {
+		return &ProtocolError{ClosePolicyViolation, "message of too many fragments", ""}
+	}
+	// Each empty fragment costs the peer six bytes and us a turn of the loop.
+	if r.empties++; h.length > 0 || h.fin {
+		r.empties = 0
+	} else if r.empties > maxEmptyFragments {
+		return &ProtocolError{ClosePolicyViolation, "too many empty fragments in a row", ""}
+	}
+	// Neither side of the comparison can overflow: both are below 2^63.
+	limit := c.u.maxMessageSize()
+	if r.compressed {
+		limit = compressedLimit(limit)
+	}
+	if r.size += h.length; r.size > limit {
+		return tooBig(c.u.maxMessageSize())
+	}
+	return nil
+}
+
+// readControl serves the control frame whose payload lies in the buffer.
+func (c *Conn) readControl(h header) error {
+	r := &c.read
+	p := r.in.b[r.in.r : r.in.r+int(h.length)]
+	mask(p, h.key, 0)
+	r.in.r += len(p)
+	switch h.opcode {
+	case opPing:
+		c.reg.counters(c).pingsIn.Add(1)
+		return c.answerPing(p)
+	case opPong:
+		c.reg.counters(c).pongsIn.Add(1)
+		c.beat.pong(p)
+		return nil
+	default:
+		return c.peerClosed(p)
+	}
+}
+
+// messageInPlace waits for an unfragmented message that fits the read buffer
+// and returns it where it lies; ok is false for any other.
+func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
+	r := &c.read
+	if !r.h.fin || r.fragments != 1 || r.compressed || len(r.partial) > 0 {
+		return nil, false, nil
+	}
+	if r.in == nil || r.left > uint64(c.bufferSize()) {
+		if r.left == 0 {
+			return nil, true, c.endMessage()
+		}
+		return nil, false, nil
+	}
+	size := int(r.left)
+	for {
+		have := min(r.in.w-r.in.r, size)
+		if err := c.checkPayload(r.in.b[r.in.r+r.seen : r.in.r+have]); err != nil {
+			return nil, false, err
+		}
+		if r.seen = have; have == size {
+			break
+		}
+		if err := c.fill(size - have); err != nil {
+			return nil, false, err
+		}
+	}
+	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
+	r.in.r += size
+	r.left = 0
+	return p, true, c.endMessage()
+}
+
+// checkPayload unmasks p, the next bytes of the frame's payload, and of text
+// finds the first byte that can't be UTF-8, long before the frame is whole.
+func (c *Conn) checkPayload(p []byte) error {
+	r := &c.read
+	r.pos = mask(p, r.h.key, r.pos)
+	if r.opcode == opText && !r.compressed && !r.utf8.write(p) {
+		return errNotUTF8
+	}
+	return nil
+}
+
+// endMessage hands the message over, if its text doesn't stop inside a rune.
+func (c *Conn) endMessage() error {
+	r := &c.read
+	r.started, r.stream = false, nil
+	if r.opcode == opText && !r.utf8.complete() {
+		return errNotUTF8
+	}
+	n := c.reg.counters(c)
+	n.messagesIn.Add(1)
+	n.bytesIn.Add(r.size)
+	return nil
+}
+
+// A growFunc makes room for at least n bytes behind b.
+type growFunc func(b []byte, n int) []byte
+
+func growSlice(b []byte, n int) []byte { return slices.Grow(b, n) }
+
+// growPooled is a growFunc whose memory is that of r.msg.
+func (r *reader) growPooled(b []byte, n int) []byte {
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	next := getBuffer(len(b) + n)
+	b = append(next.b[:0], b...)
+	if r.msg != nil {
+		putBuffer(r.msg)
+	}
+	r.msg = next
+	return b
+}
+
+// assemble appends the rest of the message under way to dst, whose bytes from
+// base on are its beginning. Room is made for 64 KiB ahead of what has come,
+// or for as much again: a length that was only declared costs nothing.
+func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
+	r := &c.read
+	if r.compressed {
+		return c.inflateMessage(dst, base, grow)
+	}
+	for {
+		for r.left > 0 {
+			if len(dst) == cap(dst) || uint64(cap(dst)-len(dst)) < min(r.left, smallSize) {
+				ahead := max(aheadSize, len(dst)-base)
+				dst = grow(dst, int(min(r.left, uint64(ahead))))
+			}
+			n, err := c.readPayload(dst[len(dst):cap(dst)])
+			dst = dst[:len(dst)+n]
+			if err != nil {
+				return dst, err
+			}
+		}
+		if r.h.fin {
+			return dst, c.endMessage()
+		}
+		if err := c.nextFrame(); err != nil {
+			return dst, err
+		}
+	}
+}
+
+// readPayload reads into p the next bytes of the frame under way, at least one.
+// What isn't buffered yet goes straight into a p that is large enough to be
+// worth a system call of its own.
+func (c *Conn) readPayload(p []byte) (int, error) {
+	r := &c.read
+	if uint64(len(p)) > r.left {
+		p = p[:r.left]
+	}
+	var n int
+	if r.in == nil || r.in.r == r.in.w {
+		var err error
+		if len(p) > smallSize {
+			n, err = c.nc.Read(p)
+			if n == 0 && c.wasKicked(err) {
+				return 0, nil
+			}
+			c.heardBytes()
+		} else {
+			err = c.fill(1)
+		}
+		if n == 0 && err != nil {
+			return 0, err
+		}
+	}
+	if n == 0 {
+		n = copy(p, r.in.pending())
+		r.in.r += n
+	}
+	r.left -= uint64(n)
+	return n, c.checkPayload(p[:n])
+}
+
+// skipFrame throws away what is left of the frame under way.
+func (c *Conn) skipFrame() error {
+	r := &c.read
+	r.seen = 0
+	for r.left > 0 {
+		if r.in == nil || r.in.r == r.in.w {
+			if err := c.fill(1); err != nil {
+				return err
+			}
+		}
+		n := int(min(r.left, uint64(r.in.w-r.in.r)))
+		r.in.r += n
+		r.left -= uint64(n)
+	}
+	return nil
+}
+
+// skipMessage throws away what is left of the message under way.
+func (c *Conn) skipMessage() error {
+	r := &c.read
+	for {
+		if err := c.skipFrame(); err != nil {
+			return err
+		}
+		if r.h.fin {
+			r.started, r.stream = false, nil
+			return nil
+		}
+		if err := c.nextFrame(); err != nil {
+			return err
+		}
+	}
+}
+
+// NextReader returns the type of the next message and a reader of its payload,
+// which ends with io.EOF. It is for messages that are used as they come; each
+// piece of text was checked as far as it goes. What is left of the message is
+// skipped at the next call of NextReader or of another read. Errors are those
+// of ReadMessage; the limits of size hold.
+func (c *Conn) NextReader() (MessageType, io.Reader, error) {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	r := &c.read
+	if r.started && r.stream == nil { // half read by ReadMessage when a deadline passed
+		t, p, err := c.appendMessage(nil)
+		if err != nil {
+			return 0, nil, c.readFailed(err)
+		}
+		return t, &messageReader{c: c, head: p, done: true}, nil
+	}
+	if err := c.beginMessage(); err != nil {
+		return 0, nil, c.readFailed(err)
+	}
+	r.stream = &messageReader{c: c}
+	return MessageType(r.opcode), r.stream, nil
+}
+
+// A messageReader reads one message.
+type messageReader struct {
+	c    *Conn
+	head []byte // read before the reader was made
+	done bool   // everything after head was read
+}
+
+func (m *messageReader) Read(p []byte) (int, error) {
+	if len(m.head) > 0 {
+		n := copy(p, m.head)
+		m.head = m.head[n:]
+		return n, nil
+	}
+	if m.done {
+		return 0, io.EOF
+	}
+	c := m.c
+	r := &c.read
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.release()
+	for r.left == 0 {
+		err := io.EOF
+		if !r.h.fin {
+			err = c.nextFrame()
+		} else if m.done = true; r.started {
+			if failed := c.endMessage(); failed != nil {
+				err = failed
+			}
+		}
+		if err == io.EOF {
+			return 0, err
+		}
+		if err != nil {
+			return 0, c.readFailed(err)
+		}
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.readPayload(p)
+	if err != nil {
+		return 0, c.readFailed(err)
+	}
+	return n, nil
+}
+
+// release gives the read buffer back when everything in it is used up.
+func (r *reader) release() {
+	if r.in != nil && r.in.r == r.in.w {
+		putBuffer(r.in)
+		r.in = nil
+	}
+}
+
+// bufferSize returns the size of the buffer that a read fills.
+func (c *Conn) bufferSize() int {
+	if c.raw != nil {
+		return batchSize
+	}
+	return smallSize
+}
+
+// fill reads behind what is buffered, at least one byte, and makes room for
+// need bytes. Answers that were held back go out before the wait.
+func (c *Conn) fill(need int) error {
+	c.uncork()
+	for {
+		n, err := c.fillOnce(need)
+		if n > 0 {
+			c.heardBytes()
+			return nil
+		}
+		if err == nil {
+			err = io.EOF
+		}
+		if !c.wasKicked(err) {
+			return err
+		}
+		if c.mayPark() {
+			return errParked
+		}
+	}
+}
+
+// wasKicked reports whether err is the sweeper's knock and not a deadline of
+// the application's; then the wait may go on.
+func (c *Conn) wasKicked(err error) bool {
+	if !isTimeout(err) || !c.beat.kicked.CompareAndSwap(true, false) {
+		return false
+	}
+	c.clearKick()
+	return true
+}
+
+func (c *Conn) fillOnce(need int) (int, error) {
+	if c.raw != nil {
+		return c.fillRaw(need)
+	}
+	r := &c.read
+	if r.in == nil {
+		r.in = getBuffer(smallSize)
+	}
+	r.in.compact(max(need, len(r.in.b)/2))
+	n, err := c.nc.Read(r.in.b[r.in.w:])
+	r.in.w += n
+	return n, err
+}
+
+// rawCapable says whether a socket can be read from inside RawConn.Read, which
+// takes a non-blocking descriptor as the unix systems have it.
+const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
+	runtime.GOOS != "js" && runtime.GOOS != "wasip1"
+
+// A rawRead is one wait for bytes that holds no buffer. It is pooled because
+// the runtime wants a function, and a function that knows its connection would
+// be allocated for every read.
+type rawRead struct {
+	c    *Conn
+	need int
+	n    int
+	err  error
+	try  func(fd uintptr) bool
+}
+
+var rawReads = sync.Pool{New: func() any {
+	rr := new(rawRead)
+	rr.try = rr.read
+	return rr
+}}
+
+func (c *Conn) fillRaw(need int) (int, error) {
+	rr := rawReads.Get().(*rawRead)
+	rr.c, rr.need, rr.n, rr.err = c, need, 0, nil
+	err := c.raw.Read(rr.try)
+	n, failed := rr.n, rr.err
+	rr.c = nil
+	rawReads.Put(rr)
+	if err == nil && failed != nil {
+		err = &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
+			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", failed)}
+	}
+	return n, err
+}
+
+// read is called by the runtime whenever the socket may be readable. Returning
+// false waits; then the buffer goes back, and a few pending bytes move into a
+// small one, so that a peer can't make us hold 16 KiB by sending one.
+func (rr *rawRead) read(fd uintptr) bool {
+	r := &rr.c.read
+	if r.in == nil {
+		r.in = getBuffer(batchSize)
+	} else if len(r.in.b) < batchSize {
+		r.moveTo(batchSize)
+	}
+	r.in.compact(max(rr.need, batchSize/2))
+	for {
+		n, err := withFD(syscall.Read, fd, r.in.b[r.in.w:])
+		switch err {
+		case nil:
+			r.in.w += n
+			rr.n = n
+			return true
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			if r.in.w-r.in.r <= stashSize {
+				r.stash()
+			}
+			return false
+		default:
+			rr.err = err
+			return true
+		}
+	}
+}
+
+func (r *reader) stash() {
+	if r.release(); r.in != nil {
+		r.moveTo(stashSize)
+	}
+}
+
+func (r *reader) moveTo(size int) {
+	b := getBuffer(size)
+	b.w = copy(b.b, r.in.pending())
+	putBuffer(r.in)
+	r.in = b
+}
+
+// withFD calls read or write with the descriptor in the system's own type: an
+// int, or on Windows a Handle, where rawCapable keeps this from running.
+func withFD[T ~int | ~uintptr](call func(T, []byte) (int, error), fd uintptr, p []byte) (int, error) {
+	return call(T(fd), p)
+}
+
+// heardBytes notes a sign of life.
+func (c *Conn) heardBytes() { c.heard.Store(c.reg.now.Load()) }
+
+// buffered reports whether a whole frame lies unread in the buffer.
+func (c *Conn) buffered() bool {
+	in := c.read.in
+	if in == nil || in.w-in.r < 2 {
+		return false
+	}
+	b := in.pending()
+	h, n, err := parseHeader(b)
+	return err == nil && n > 0 && h.length <= uint64(len(b)-n)
+}

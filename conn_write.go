@@ -1,0 +1,454 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A writer is the sending half of a connection.
+type writer struct {
+	mu  sync.Mutex // frames leave one after the other, and guards the rest
+	out *buffer    // frames not written yet; nil when there are none
+	err error      // why nothing can be sent any more
+
+	stream *messageWriter // between NextWriter and its Close
+
+	corked atomic.Bool               // the Events loop holds more frames
+	since  atomic.Int64              // the registry's time when a system call began, 0 while none runs
+	pong   atomic.Pointer[pongFrame] // the answer that waits for mu
+}
+
+const copySize = 4 << 10 // a larger payload isn't copied behind its header
+
+// WriteMessage sends p as one message in one frame, and returns when the
+// system has taken it. Text has to be UTF-8; that is the caller's word, since
+// a check would cost every sender what only one needs. p isn't kept or changed.
+//
+// Under Events, answers of OnMessage may be held back while more whole frames
+// of the same read wait: see Flush.
+//
+// An error means that the connection can't send any more; it matches
+// net.ErrClosed after Close and after the peer's close frame. The reads go on
+// until they find the end, so nothing that had arrived is lost.
+func (c *Conn) WriteMessage(t MessageType, p []byte) error {
+	if t != TextMessage && t != BinaryMessage {
+		return fmt.Errorf("websocket: WriteMessage of %v", t)
+	}
+	if c.deflate != nil && len(p) >= c.u.Compression.threshold() {
+		return c.writeDeflated(t, p)
+	}
+	if err := c.lockData(); err != nil {
+		return err
+	}
+	err := c.writeFrame(header{fin: true, opcode: opcode(t), length: uint64(len(p))}, p)
+	c.wrote(err, len(p))
+	c.unlockWrite()
+	return err
+}
+
+// lockData locks the writer for a data frame: not inside another message.
+func (c *Conn) lockData() error {
+	w := &c.write
+	for {
+		w.mu.Lock()
+		if w.stream == nil || w.err != nil {
+			break
+		}
+		done := w.stream.done
+		c.unlockWrite()
+		<-done
+	}
+	if w.err != nil {
+		defer c.unlockWrite()
+		return w.err
+	}
+	return nil
+}
+
+func (c *Conn) wrote(err error, n int) {
+	if err == nil {
+		count := c.reg.counters(c)
+		count.messagesOut.Add(1)
+		count.bytesOut.Add(uint64(n))
+	}
+}
+
+// unlockWrite lets go of the writer, but not with a pong left behind: a reader
+// that found it locked has left its answer there and gone on.
+func (c *Conn) unlockWrite() {
+	w := &c.write
+	for {
+		if f := w.pong.Swap(nil); f != nil {
+			c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
+			pongFrames.Put(f)
+		}
+		w.mu.Unlock()
+		if w.pong.Load() == nil || !w.mu.TryLock() {
+			return
+		}
+	}
+}
+
+// writeFrame sends a frame, after what is held back. A small payload is copied
+// behind its header, a large one leaves from where it lies by writev.
+func (c *Conn) writeFrame(h header, p []byte) error {
+	w := &c.write
+	if w.err != nil {
+		return w.err
+	}
+	small := len(p) <= copySize
+	need := maxHeaderLen
+	if small {
+		need += len(p)
+	}
+	if w.out != nil && len(w.out.b)-w.out.w < need {
+		if err := c.flush(nil); err != nil {
+			return err
+		}
+	}
+	if w.out == nil {
+		w.out = getBuffer(batchSize)
+	}
+	out := appendHeader(w.out.b[:w.out.w], h)
+	if !small {
+		w.out.w = len(out)
+		return c.flush(p)
+	}
+	w.out.w = len(append(out, p...))
+	if w.corked.Load() {
+		return nil
+	}
+	return c.flush(nil)
+}
+
+// vectors are the two pieces of one writev.
+type vectors struct {
+	two  [2][]byte
+	bufs net.Buffers
+}
+
+var vectorPool = sync.Pool{New: func() any { return new(vectors) }}
+
+// flush writes what is held back, and p behind it, in one system call where
+// the system has one for that.
+func (c *Conn) flush(p []byte) error {
+	w := &c.write
+	if w.out == nil || w.err != nil {
+		return w.err
+	}
+	w.since.Store(c.reg.now.Load() | 1)
+	err := c.writeOut(p)
+	w.since.Store(0)
+	putBuffer(w.out)
+	w.out = nil
+	if err != nil {
+		c.writeFailed(err)
+		return w.err
+	}
+	return nil
+}
+
+func (c *Conn) writeOut(p []byte) error {
+	out := c.write.out
+	if p == nil {
+		_, err := c.nc.Write(out.pending())
+		return err
+	}
+	if c.raw == nil { // no writev: fill the first piece, then the rest as it is
+		n := copy(out.b[out.w:], p)
+		out.w += n
+		_, err := c.nc.Write(out.pending())
+		if err == nil && n < len(p) {
+			_, err = c.nc.Write(p[n:])
+		}
+		return err
+	}
+	v := vectorPool.Get().(*vectors)
+	v.two = [2][]byte{out.pending(), p}
+	v.bufs = v.two[:]
+	_, err := v.bufs.WriteTo(c.nc)
+	v.two = [2][]byte{}
+	vectorPool.Put(v)
+	return err
+}
+
+// writeFailed makes the failure the answer to every write to come. A peer that
+// reset or closed the stream may have sent whole messages before, so the reads
+// find the end by themselves; after a deadline half a frame may stand on the
+// stream, and nobody reads at the other side: the connection is cut.
+func (c *Conn) writeFailed(err error) {
+	c.write.err = fmt.Errorf("websocket: write: %w", err)
+	if isTimeout(err) {
+		go c.cut(&EndError{By: SidePeer, Err: c.write.err}) // it needs the lock that is held here
+	}
+}
+
+// Flush sends the answers that are held back. Under Events, while OnMessage
+// runs and more whole frames of the same read wait for it, what it writes is
+// gathered, and one write takes it all when the last of them is handled or
+// 16 KiB have come together. An OnMessage that goes on for long after it wrote
+// calls Flush, or the peer waits for it. Nothing else is ever held back.
+func (c *Conn) Flush() error {
+	c.write.mu.Lock()
+	defer c.unlockWrite()
+	return c.flush(nil)
+}
+
+// uncork ends a batch: what was held back leaves, and nothing is from here on.
+func (c *Conn) uncork() {
+	if c.write.corked.Load() {
+		c.write.corked.Store(false)
+		c.Flush()
+	}
+}
+
+// Ping sends a ping with a payload of at most 125 bytes (RFC 6455, section
+// 5.5.2). The keep-alive sends its own; its answers are what RTT measures.
+func (c *Conn) Ping(payload []byte) error {
+	if len(payload) > maxControlPayloadLen {
+		return fmt.Errorf("websocket: ping with a payload of %d bytes (RFC 6455, section 5.5)", len(payload))
+	}
+	c.write.mu.Lock()
+	defer c.unlockWrite()
+	c.reg.counters(c).pingsOut.Add(1)
+	return c.writeFrame(header{fin: true, opcode: opPing, length: uint64(len(payload))}, payload)
+}
+
+// A pongFrame is the one pong that may wait for the writer.
+type pongFrame struct {
+	n int
+	p [maxControlPayloadLen]byte
+}
+
+var pongFrames = sync.Pool{New: func() any { return new(pongFrame) }}
+
+// answerPing sends the pong, or leaves it to whoever is writing: the reader
+// never waits for a writer that is stuck. A pong that waits already is replaced
+// (section 5.5.3).
+func (c *Conn) answerPing(p []byte) error {
+	w := &c.write
+	c.reg.counters(c).pongsOut.Add(1)
+	if w.mu.TryLock() {
+		c.writeFrame(header{fin: true, opcode: opPong, length: uint64(len(p))}, p)
+		c.unlockWrite()
+		return nil
+	}
+	f := pongFrames.Get().(*pongFrame)
+	f.n = copy(f.p[:], p)
+	if old := w.pong.Swap(f); old != nil {
+		pongFrames.Put(old)
+	}
+	if w.mu.TryLock() { // it was let go meanwhile, and may not have seen the pong
+		c.unlockWrite()
+	}
+	return nil
+}
+
+// tryControl sends a control frame without ever waiting, for the sweeper: what
+// the socket doesn't take at once is left to a goroutine that ends with it. It
+// reports false when a writer is at work, or nothing can be sent any more.
+func (c *Conn) tryControl(op opcode, payload []byte) bool {
+	w := &c.write
+	if !w.mu.TryLock() {
+		return false
+	}
+	if w.err != nil {
+		c.unlockWrite()
+		return false
+	}
+	h := header{fin: true, opcode: op, length: uint64(len(payload))}
+	if w.out == nil && c.raw != nil {
+		w.out = getBuffer(stashSize)
+		w.out.w = len(append(appendHeader(w.out.b[:0], h), payload...))
+		if c.writeNow() {
+			if op == opClose {
+				c.sentClose()
+			}
+			c.unlockWrite()
+			return true
+		}
+	} else {
+		w.out = joined(w.out, append(appendHeader(nil, h), payload...))
+	}
+	go func() {
+		if c.flush(nil) == nil && op == opClose {
+			c.sentClose()
+		}
+		c.unlockWrite()
+	}()
+	return true
+}
+
+// joined returns a buffer of what b holds and frame behind it.
+func joined(b *buffer, frame []byte) *buffer {
+	if b != nil && len(b.b)-b.w >= len(frame) {
+		b.w += copy(b.b[b.w:], frame)
+		return b
+	}
+	j := getBuffer(batchSize + stashSize)
+	if b != nil {
+		j.w = copy(j.b, b.pending())
+		putBuffer(b)
+	}
+	j.w += copy(j.b[j.w:], frame)
+	return j
+}
+
+// writeNow writes what is held back as far as the socket takes it at once, and
+// reports whether that was all.
+func (c *Conn) writeNow() bool {
+	out := c.write.out
+	rw := rawWrites.Get().(*rawWrite)
+	rw.out, rw.err = out, nil
+	err := c.raw.Write(rw.try)
+	if err == nil {
+		err = rw.err
+	}
+	rw.out = nil
+	rawWrites.Put(rw)
+	if err == nil && out.r < out.w {
+		return false
+	}
+	putBuffer(out)
+	c.write.out = nil
+	if err != nil {
+		c.writeFailed(err)
+	}
+	return true
+}
+
+// A rawWrite is one attempt to write without waiting, pooled like a rawRead.
+type rawWrite struct {
+	out *buffer
+	err error
+	try func(fd uintptr) bool
+}
+
+var rawWrites = sync.Pool{New: func() any {
+	rw := new(rawWrite)
+	rw.try = rw.write
+	return rw
+}}
+
+func (rw *rawWrite) write(fd uintptr) bool {
+	n, err := withFD(syscall.Write, fd, rw.out.pending())
+	if n > 0 {
+		rw.out.r += n
+	}
+	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+		rw.err = os.NewSyscallError("write", err)
+	}
+	return true
+}
+
+var errWriter = errors.New("websocket: message writer used after Close")
+
+// NextWriter returns a writer of one message of unknown length. It sends a
+// frame whenever 16 KiB have come together, and the last one at Close; until
+// then other messages wait, but control frames don't. Errors are those of
+// WriteMessage.
+func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
+	if t != TextMessage && t != BinaryMessage {
+		return nil, fmt.Errorf("websocket: NextWriter of %v", t)
+	}
+	if err := c.lockData(); err != nil {
+		return nil, err
+	}
+	m := &messageWriter{c: c, opcode: opcode(t), done: make(chan struct{})}
+	c.write.stream = m
+	c.unlockWrite()
+	return m, nil
+}
+
+// A messageWriter is used by one goroutine; the connection's other methods
+// stay free for the others.
+type messageWriter struct {
+	c      *Conn
+	opcode opcode // of the next frame
+	buf    *buffer
+	size   int
+	done   chan struct{} // closed when other messages may go on
+	closed bool
+}
+
+func (m *messageWriter) Write(p []byte) (int, error) {
+	if m.closed {
+		return 0, errWriter
+	}
+	n := 0
+	for n < len(p) {
+		if m.buf == nil {
+			m.buf = getBuffer(batchSize)
+		}
+		if m.buf.w == len(m.buf.b) {
+			if err := m.send(false); err != nil {
+				return n, err
+			}
+			continue
+		}
+		k := copy(m.buf.b[m.buf.w:], p[n:])
+		m.buf.w += k
+		n += k
+	}
+	return n, nil
+}
+
+// send writes what has come together as a frame.
+func (m *messageWriter) send(fin bool) error {
+	c := m.c
+	var p []byte
+	if m.buf != nil {
+		p = m.buf.pending()
+	}
+	c.write.mu.Lock()
+	err := c.writeFrame(header{fin: fin, opcode: m.opcode, length: uint64(len(p))}, p)
+	m.opcode = opContinuation
+	m.size += len(p)
+	if m.buf != nil {
+		m.buf.w = 0
+	}
+	if fin {
+		c.wrote(err, m.size)
+		c.write.endStream(m)
+	}
+	c.unlockWrite()
+	return err
+}
+
+// Close sends the last frame. The message isn't whole before.
+func (m *messageWriter) Close() error {
+	if m.closed {
+		return errWriter
+	}
+	m.closed = true
+	err := m.send(true)
+	if m.buf != nil {
+		putBuffer(m.buf)
+		m.buf = nil
+	}
+	return err
+}
+
+// endStream lets other messages go on behind m.
+func (w *writer) endStream(m *messageWriter) {
+	if m != nil && w.stream == m {
+		close(m.done)
+		w.stream = nil
+	}
+}
+
+// stalledFor returns how long the write under way has waited.
+func (w *writer) stalledFor(now int64) time.Duration {
+	since := w.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Duration(now - since)
+}

@@ -1,0 +1,154 @@
+package websocket
+
+import (
+	"fmt"
+	"net/http"
+	"runtime/debug"
+)
+
+// A Handler serves a connection. The request is the one that asked for the
+// upgrade. When ServeWebSocket returns, the connection is closed with 1000, or
+// 1001 while the server shuts down; when it panics, with 1011.
+type Handler interface {
+	ServeWebSocket(c *Conn, r *http.Request)
+}
+
+// A HandlerFunc is a function that is a Handler.
+type HandlerFunc func(c *Conn, r *http.Request)
+
+// ServeWebSocket calls f(c, r).
+func (f HandlerFunc) ServeWebSocket(c *Conn, r *http.Request) { f(c, r) }
+
+// Events is a Handler in the manner of the browser's API. The three functions,
+// any of which may be nil, are called one after the other, never at the same
+// time for one connection.
+//
+// Answers that OnMessage writes may leave together: see Conn.Flush. While it
+// runs nothing else is read from its connection, so work that takes long
+// belongs into a goroutine of the application's, with a copy of the data.
+type Events struct {
+	// OnOpen is called when the 101 has been written, the browser's onopen.
+	OnOpen func(c *Conn, r *http.Request)
+	// OnMessage is called for each message, in order. data is valid until it
+	// returns, and may be changed.
+	OnMessage func(c *Conn, t MessageType, data []byte)
+	// OnClose is called exactly once, if OnOpen was due, when the socket is
+	// closed. err is the *EndError.
+	OnClose func(c *Conn, err error)
+}
+
+// ServeWebSocket serves the connection until it has ended. A Server whose
+// Handler is an Events doesn't call it but lets idle connections park.
+func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
+	c.ev = &e
+	c.inline = true
+	c.start(r, (*Conn).loop)
+}
+
+// start runs OnOpen, and then the loop, by run.
+func (c *Conn) start(r *http.Request, run func(*Conn)) {
+	if c.open(r) {
+		run(c)
+	} else {
+		c.closed(c.endError())
+	}
+}
+
+// open runs OnOpen and reports whether the connection is to be served on.
+func (c *Conn) open(r *http.Request) (ok bool) {
+	defer c.recovered(&ok)
+	if c.ev.OnOpen != nil {
+		c.ev.OnOpen(c, r)
+	}
+	return true
+}
+
+// loop reads messages and hands them over until the connection ends or parks.
+func (c *Conn) loop() {
+	c.read.mu.Lock()
+	err := c.deliver()
+	if err == errParked {
+		c.read.mu.Unlock()
+		c.park()
+		return
+	}
+	c.read.mu.Unlock()
+	c.closed(err)
+}
+
+// closed runs OnClose, the last that is heard of a connection.
+func (c *Conn) closed(err error) {
+	ok := true
+	func() {
+		defer c.recovered(&ok)
+		if c.ev.OnClose != nil {
+			c.ev.OnClose(c, err)
+		}
+	}()
+	if !c.inline {
+		c.reg.done()
+	}
+}
+
+func (c *Conn) deliver() (err error) {
+	ok := false
+	defer func() {
+		if !ok {
+			err = c.endError()
+		}
+	}()
+	defer c.recovered(&ok)
+	err = c.messages()
+	ok = true
+	return err
+}
+
+// messages is the loop that a message costs.
+func (c *Conn) messages() error {
+	for {
+		t, p, err := c.borrowMessage()
+		if err != nil {
+			return c.eventsFailed(err)
+		}
+		if c.connState() != stateOpen || c.ev.OnMessage == nil {
+			continue
+		}
+		more := c.buffered()
+		corked := c.write.corked.Load()
+		if more != corked {
+			c.write.corked.Store(more)
+		}
+		c.ev.OnMessage(c, t, p)
+		if corked && !more {
+			c.Flush() // the last of the batch may have had no answer
+		}
+	}
+}
+
+func (c *Conn) eventsFailed(err error) error {
+	if err == errParked {
+		return err
+	}
+	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
+		c.sendClose()
+		err = errPeerClosed
+	}
+	return c.readFailed(err)
+}
+
+// A panicError is a panic of the application's, as the cause of an end.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("websocket: handler panicked: %v", e.value) }
+
+// recovered, deferred, makes a panic of the application's cost the connection
+// and nothing else: the peer is told 1011, the log the stack.
+func (c *Conn) recovered(ok *bool) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	*ok = false
+	c.reg.panicked(c, v, debug.Stack())
+	c.fail(&panicError{v})
+}

@@ -1,0 +1,11 @@
+//go:build linux
+
+package websocket
+
+// A parker does nothing here: an idle connection keeps its goroutine.
+type parker struct{}
+
+func (c *Conn) mayPark() bool  { return false }
+func (c *Conn) park()          {}
+func (c *Conn) unpark()        {}
+func (c *Conn) isParked() bool { return false }

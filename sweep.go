@@ -1,0 +1,318 @@
+package websocket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A registry holds the connections of a Server, or of an Upgrader used without
+// one, and walks them: keep-alive, timeouts and parking need no timer and no
+// goroutine of a connection's own. Its one goroutine exists while there is a
+// connection.
+type registry struct {
+	u    *Upgrader
+	now  atomic.Int64 // nanoseconds awake, as of the last tick; 1 at the first
+	stat [countShards]counters
+
+	mu    sync.Mutex
+	wheel [wheelSlots]link // circular lists; a connection is in the slot of its next visit
+	at    int              // the slot whose time has come
+	n     int
+	added uint8
+	stop  chan struct{} // closed when the last connection has gone; nil while none is there
+
+	parker parker
+
+	pending    atomic.Int32 // upgrades that will add a connection or settle
+	standalone bool         // in the table of standalones
+
+	log  func(kind logKind, msg string, args ...any)
+	done func() // called when a connection's last callback has returned
+}
+
+const wheelSlots = 128
+
+// A link is a connection's place in a list.
+type link struct {
+	prev, next *link
+	c          *Conn // nil for a list's head
+}
+
+func (l *link) empty() bool { return l.next == l || l.next == nil }
+
+func (l *link) insert(n *link) {
+	if l.next == nil {
+		l.prev, l.next = l, l
+	}
+	n.prev, n.next = l.prev, l
+	l.prev.next, l.prev = n, n
+}
+
+func (l *link) remove() {
+	l.prev.next, l.next.prev = l.next, l.prev
+	l.prev, l.next = nil, nil
+}
+
+// A keepAlive is what the sweeper knows of a connection.
+type keepAlive struct {
+	pingAt   int64        // the sweeper's alone
+	asked    atomic.Int64 // registry's time of the ping that has no answer yet, or 0
+	stamp    atomic.Int64 // that ping's payload: the clock's time
+	rtt      atomic.Int64
+	closeBy  atomic.Int64 // end of CloseTimeout, in stateClosing
+	kicked   atomic.Bool  // the read deadline that passed is the sweeper's
+	deadline bool         // the application has set one; guarded by Conn.mu
+}
+
+// pong takes a pong's payload; one that nobody asked for is no fault (RFC 6455,
+// section 5.5.3).
+func (k *keepAlive) pong(p []byte) {
+	if stamp := k.stamp.Load(); len(p) == 8 && stamp != 0 && binary.BigEndian.Uint64(p) == uint64(stamp) {
+		k.rtt.Store(time.Now().UnixNano() - stamp)
+		k.stamp.Store(0)
+	}
+}
+
+var (
+	errPongTimeout  = fmt.Errorf("websocket: no pong and no other byte within PongTimeout: %w", os.ErrDeadlineExceeded)
+	errWriteTimeout = fmt.Errorf("websocket: the peer took nothing for WriteTimeout: %w", os.ErrDeadlineExceeded)
+	errNoReader     = errors.New("websocket: nobody read the answer to our close frame")
+)
+
+// tick is the time between two slots: fine enough for the shortest timeout.
+func (g *registry) tick() time.Duration {
+	d := 10 * 250 * time.Millisecond
+	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.parkAfter(), g.u.closeTimeout()} {
+		if t > 0 {
+			d = min(d, t)
+		}
+	}
+	return max(d/10, time.Millisecond)
+}
+
+func (g *registry) add(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.now.Load() == 0 {
+		g.now.Store(1)
+	}
+	c.heard.Store(g.now.Load())
+	c.shard = g.added % countShards
+	g.added++
+	c.beat.pingAt = g.now.Load() + int64(jitter(g.u.pingInterval()))
+	c.link.c = c
+	g.wheel[(g.at+1)%wheelSlots].insert(&c.link)
+	if g.n++; g.n == 1 {
+		g.stop = make(chan struct{})
+		go g.run(g.stop, g.tick())
+	}
+}
+
+func (g *registry) remove(c *Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.link.c == nil {
+		return
+	}
+	c.link.c = nil
+	if c.link.next != nil {
+		c.link.remove()
+	}
+	if g.n--; g.n == 0 {
+		close(g.stop)
+		if g.standalone {
+			go g.forget() // its locks go the other way round
+		}
+	}
+}
+
+// settle ends what standalone began: the connection was added, or never will be.
+func (g *registry) settle() {
+	if g.standalone {
+		g.pending.Add(-1)
+		g.forget()
+	}
+}
+
+// count returns the number of connections.
+func (g *registry) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n
+}
+
+// panicked notes a handler's panic.
+func (g *registry) panicked(c *Conn, value any, stack []byte) {
+	g.counters(c).panics.Add(1)
+	log := g.log
+	if log == nil {
+		log = func(_ logKind, msg string, args ...any) { slog.Error(msg, args...) }
+	}
+	log(logPanic, "websocket: handler panicked", "remote", c.RemoteAddr().String(), "panic", value, "stack", string(stack))
+}
+
+// conns returns the connections there are.
+func (g *registry) conns() []*Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cs := make([]*Conn, 0, g.n)
+	for i := range g.wheel {
+		head := &g.wheel[i]
+		for l := head.next; l != nil && l != head; l = l.next {
+			cs = append(cs, l.c)
+		}
+	}
+	return cs
+}
+
+// run turns the wheel. It counts the time that the process was awake: after a
+// machine slept, or a virtual one was moved, what the peers sent meanwhile
+// still waits to be read, and nobody has been silent for that long.
+func (g *registry) run(stop <-chan struct{}, tick time.Duration) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+		}
+		now := time.Now()
+		g.now.Add(int64(min(max(now.Sub(last), 0), 2*tick)))
+		last = now
+		g.turn(tick)
+	}
+}
+
+// turn visits the connections whose time has come.
+func (g *registry) turn(tick time.Duration) {
+	var due link
+	g.mu.Lock()
+	g.at = (g.at + 1) % wheelSlots
+	for head := &g.wheel[g.at]; !head.empty(); {
+		l := head.next
+		l.remove()
+		due.insert(l)
+	}
+	for !due.empty() {
+		c := due.next.c
+		g.mu.Unlock()
+		next := c.sweep(g.now.Load())
+		g.mu.Lock()
+		if c.link.c != nil {
+			c.link.remove()
+			slots := min(max(int(time.Duration(next)/tick), 1), wheelSlots-1)
+			g.wheel[(g.at+slots)%wheelSlots].insert(&c.link)
+		}
+	}
+	g.mu.Unlock()
+}
+
+// jitter spreads d by a tenth each way, so that connections which began
+// together, after a restart, don't go on together.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// sweep looks after one connection and returns when to look again. It never
+// waits: one stuck peer must not cost the others their pings.
+func (c *Conn) sweep(now int64) time.Duration {
+	k := &c.beat
+	next := time.Duration(1<<62 - 1)
+	visit := func(d time.Duration) { next = min(next, max(d, 0)) }
+
+	if c.connState() == stateClosing {
+		left := time.Duration(k.closeBy.Load() - now)
+		if left < -time.Second { // the reader had its deadline: there is none
+			c.cut(&EndError{By: SideServer, Err: errNoReader})
+		}
+		return max(left, 0) + time.Second
+	}
+	if t := c.u.writeTimeout(); t > 0 {
+		stalled := c.write.stalledFor(now)
+		if stalled > t {
+			c.reg.counters(c).writeStalls.Add(1)
+			if tc, ok := c.nc.(*net.TCPConn); ok {
+				tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
+			}
+			c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
+			return 0
+		}
+		if !c.isParked() {
+			visit(t/4 - stalled)
+		}
+	}
+	if t := c.u.pingInterval(); t > 0 {
+		if asked, limit := k.asked.Load(), c.u.pongTimeout(); asked != 0 && limit > 0 {
+			if c.heard.Load() > asked {
+				k.asked.Store(0)
+			} else if waited := time.Duration(now - asked); waited > limit {
+				c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
+				return 0
+			} else {
+				visit(limit - waited)
+			}
+		}
+		if now >= k.pingAt {
+			c.keepAlivePing(now)
+			k.pingAt = now + int64(jitter(t))
+			visit(c.u.pongTimeout())
+		}
+		visit(time.Duration(k.pingAt - now))
+	}
+	if t := c.u.parkAfter(); t > 0 && c.ev != nil && c.raw != nil && !c.isParked() {
+		quiet := time.Duration(now - c.heard.Load())
+		if quiet >= t {
+			c.kick()
+			quiet = 0
+		}
+		visit(t - quiet)
+	}
+	return next
+}
+
+// keepAlivePing sends a ping that says when it left.
+func (c *Conn) keepAlivePing(now int64) {
+	k := &c.beat
+	stamp := time.Now().UnixNano()
+	k.stamp.Store(stamp)
+	var p [8]byte
+	binary.BigEndian.PutUint64(p[:], uint64(stamp))
+	if !c.tryControl(opPing, p[:]) {
+		return
+	}
+	c.reg.counters(c).pingsOut.Add(1)
+	if k.asked.Load() == 0 {
+		k.asked.Store(now)
+	}
+}
+
+// kick makes a reader that waits come out, to see whether it may park.
+func (c *Conn) kick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() == stateOpen && !c.beat.deadline && c.beat.kicked.CompareAndSwap(false, true) {
+		c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// clearKick takes the sweeper's deadline back.
+func (c *Conn) clearKick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() == stateOpen && !c.beat.deadline {
+		c.nc.SetReadDeadline(time.Time{})
+	}
+}

@@ -1,0 +1,374 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/bits"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// An Upgrader is the policy of a server's connections: which requests become
+// one, and what a connection may cost. The zero value is safe. A zero field
+// means its default, a negative number or duration switches the limit off. It
+// is shared by its connections, never written by the library, and must not be
+// changed while it is in use.
+type Upgrader struct {
+	// HandshakeTimeout is the time from accept to the 101 has been written, the
+	// TLS handshake included; 10 s by default. Over it the socket is closed.
+	HandshakeTimeout time.Duration
+	// MaxHeaderBytes limits the request's header section; 16 KiB by default.
+	// Over it the request is refused with 431, without storing more. The
+	// request line may have 8 KiB (414), the section 100 headers (431).
+	MaxHeaderBytes int
+
+	// Subprotocols are those that the server speaks, the preferred first. The
+	// first one that the client offers is agreed on (RFC 6455, section 1.9).
+	Subprotocols []string
+	// Origins are the pages that may connect beside those of the server's own
+	// host and port, as "https://example.com", "example.com:8080",
+	// "https://*.example.com" or "*" for all. Over it: 403. A request without
+	// Origin doesn't come from a page and is allowed (section 10.2).
+	Origins []string
+	// CheckOrigin replaces that rule when it is set.
+	CheckOrigin func(*http.Request) bool
+	// AllowedHosts are the values of Host that the server answers to, against
+	// DNS rebinding; any when it is empty.
+	AllowedHosts []string
+	// OnUpgrade is called for a request that would be answered with 101, and is
+	// the one place to authenticate. What it adds to h goes into the answer. An
+	// error refuses the upgrade: a *HandshakeError with its status and reason,
+	// any other with 403.
+	OnUpgrade func(r *http.Request, h http.Header) error
+
+	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
+	// 1 MiB by default. Over it: close code 1009, told from the header.
+	MaxMessageSize int64
+	// MaxFragments limits the frames of a message that comes in; 65,536 by
+	// default. Over it, or over 64 empty ones in a row: close code 1008.
+	MaxFragments int
+	// Compression, when set, agrees to permessage-deflate (RFC 7692).
+	Compression *Compression
+
+	// PingInterval is the time between two keep-alive pings, spread by 10 % each
+	// way; 25 s by default.
+	PingInterval time.Duration
+	// PongTimeout is how long a peer may send nothing at all after a ping
+	// before the connection is cut; 20 s by default.
+	PongTimeout time.Duration
+	// WriteTimeout is how long the peer may take nothing of what is being
+	// written before the connection is cut; 10 s by default.
+	WriteTimeout time.Duration
+	// CloseTimeout bounds the closing handshake; 5 s by default.
+	CloseTimeout time.Duration
+	// ParkAfter is how long a connection under Events has to be quiet until it
+	// gives up its goroutine; 5 s by default. Linux only.
+	ParkAfter time.Duration
+}
+
+const (
+	defaultMaxMessageSize = 1 << 20
+	defaultMaxFragments   = 65536
+	maxEmptyFragments     = 64
+)
+
+// limit returns v, def for 0, and off for a negative v.
+func limit[T int | int64 | time.Duration](v, def, off T) T {
+	if v < 0 {
+		return off
+	}
+	return cmp.Or(v, def)
+}
+
+func (u *Upgrader) handshakeTimeout() time.Duration {
+	return limit(u.HandshakeTimeout, 10*time.Second, 0)
+}
+func (u *Upgrader) pingInterval() time.Duration { return limit(u.PingInterval, 25*time.Second, 0) }
+func (u *Upgrader) pongTimeout() time.Duration  { return limit(u.PongTimeout, 20*time.Second, 0) }
+func (u *Upgrader) writeTimeout() time.Duration { return limit(u.WriteTimeout, 10*time.Second, 0) }
+func (u *Upgrader) parkAfter() time.Duration    { return limit(u.ParkAfter, 5*time.Second, 0) }
+func (u *Upgrader) maxFragments() int {
+	return limit(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
+}
+
+// closeTimeout can't be switched off: a peer that never answers would stay.
+func (u *Upgrader) closeTimeout() time.Duration {
+	return limit(u.CloseTimeout, 5*time.Second, 5*time.Second)
+}
+
+func (u *Upgrader) maxMessageSize() uint64 {
+	n := limit(u.MaxMessageSize, defaultMaxMessageSize, math.MaxInt64)
+	return min(uint64(n), math.MaxInt) // a message is one []byte
+}
+
+// bitLen is here and not in bits.Len's form at each use to take an int.
+func bitLen(n int) int { return bits.Len(uint(n)) }
+
+// Upgrade reads a handshake from nc and answers it, with the zero Upgrader.
+func Upgrade(nc net.Conn) (*Conn, *http.Request, error) { return zeroUpgrader.Upgrade(nc) }
+
+var zeroUpgrader Upgrader
+
+// Upgrade reads a handshake from nc and answers it (RFC 6455, section 4.2). A
+// request that isn't a lawful upgrade is answered with its status and one line
+// of text, nc is closed, and the error is a *HandshakeError; any other error is
+// that of the network. Frames that came with the request are the connection's
+// first bytes. The caller reads and closes the connection.
+func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
+	in, r, err := u.readRequest(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := u.accept(nc, r, in, standalone(u))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, r, nil
+}
+
+// standalones are the registries of Upgraders used without a Server; an entry
+// exists while it has connections.
+var standalones struct {
+	sync.Mutex
+	of map[*Upgrader]*registry
+}
+
+func standalone(u *Upgrader) *registry {
+	standalones.Lock()
+	defer standalones.Unlock()
+	g := standalones.of[u]
+	if g == nil {
+		if standalones.of == nil {
+			standalones.of = make(map[*Upgrader]*registry)
+		}
+		g = &registry{u: u, standalone: true}
+		standalones.of[u] = g
+	}
+	g.pending.Add(1)
+	return g
+}
+
+// forget drops an empty registry from the table, unless an Upgrade is about to
+// add to it.
+func (g *registry) forget() {
+	standalones.Lock()
+	defer standalones.Unlock()
+	if g.pending.Load() == 0 && g.count() == 0 && standalones.of[g.u] == g {
+		delete(standalones.of, g.u)
+	}
+}
+
+// readRequest reads the head of a request. What came behind it stays in the
+// buffer. A request that was refused has been answered, and nc is closed after
+// any error.
+func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
+	if t := u.handshakeTimeout(); t > 0 {
+		nc.SetDeadline(time.Now().Add(t))
+	}
+	parser := requestParser{maxHeader: max(u.MaxHeaderBytes, 0)}
+	in := getBuffer(smallSize)
+	for {
+		n, err := nc.Read(in.b[in.w:])
+		in.w += n
+		if n == 0 && err != nil {
+			putBuffer(in)
+			nc.Close()
+			return nil, nil, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
+		}
+		r, head, err := parser.parse(in.pending())
+		if err != nil {
+			putBuffer(in)
+			return nil, nil, refuseConn(nc, err, nil)
+		}
+		if head > 0 {
+			in.r = head
+			r.RemoteAddr = nc.RemoteAddr().String()
+			if tc, ok := nc.(*tls.Conn); ok {
+				state := tc.ConnectionState()
+				r.TLS = &state
+			}
+			return in, r, nil
+		}
+		if in.w == len(in.b) {
+			bigger := getBuffer(2 * len(in.b))
+			bigger.w = copy(bigger.b, in.b)
+			putBuffer(in)
+			in = bigger
+		}
+	}
+}
+
+// refuseConn answers a refused upgrade and closes nc so that the answer arrives.
+func refuseConn(nc net.Conn, err error, extra http.Header) error {
+	var refused *HandshakeError
+	if !errors.As(err, &refused) {
+		refused = &HandshakeError{http.StatusForbidden, "refused"}
+	}
+	nc.Write(appendRefusal(nil, refused, extra))
+	linger(nc)
+	return err
+}
+
+// accept answers the request and makes the connection; what is pending in in
+// are its first bytes.
+func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registry) (*Conn, error) {
+	defer reg.settle()
+	a, err := u.negotiate(r)
+	if err != nil {
+		putBuffer(in)
+		return nil, refuseConn(nc, err, a.extra)
+	}
+	if err := a.write(nc); err != nil {
+		putBuffer(in)
+		nc.Close()
+		return nil, err
+	}
+	nc.SetDeadline(time.Time{})
+	c := newConn(nc, u, reg)
+	c.subprotocol, c.deflate = a.subprotocol, a.deflate
+	c.read.in = in
+	c.read.release()
+	reg.add(c)
+	return c, nil
+}
+
+// An answer is what goes into the 101.
+type answer struct {
+	key, subprotocol, extensions string
+	extra                        http.Header
+	deflate                      *deflateState
+}
+
+func (a *answer) write(nc net.Conn) error {
+	out := getBuffer(smallSize)
+	defer putBuffer(out)
+	_, err := nc.Write(appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra))
+	if err != nil {
+		return fmt.Errorf("websocket: handshake: %w", err)
+	}
+	return nil
+}
+
+// negotiate holds a request against the RFC and the policy.
+func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
+	if a.key, err = checkUpgrade(r); err != nil {
+		return a, err
+	}
+	if err := checkHost(r, u.AllowedHosts); err != nil {
+		return a, err
+	}
+	if u.CheckOrigin == nil {
+		err = checkOrigin(r, r.TLS != nil, u.Origins)
+	} else if !u.CheckOrigin(r) {
+		err = refuse(http.StatusForbidden, "Origin %s (Upgrader.CheckOrigin)", quote(r.Header.Get("Origin")))
+	}
+	if err != nil {
+		return a, err
+	}
+	if a.subprotocol, err = selectSubprotocol(r, u.Subprotocols); err != nil {
+		return a, err
+	}
+	if u.Compression != nil {
+		if err := a.negotiateDeflate(r, u.Compression); err != nil {
+			return a, err
+		}
+	}
+	if u.OnUpgrade == nil {
+		return a, nil
+	}
+	a.extra = make(http.Header)
+	err = u.OnUpgrade(r, a.extra)
+	if bad := checkExtraHeader(a.extra); bad != nil {
+		a.extra = nil
+		return a, fmt.Errorf("%w (%w)", bad, refuse(http.StatusInternalServerError, "internal server error"))
+	}
+	return a, err
+}
+
+// UpgradeHTTP is Upgrade behind net/http: it answers a request that an
+// http.Handler got, and takes the connection over. Bytes that net/http had
+// read are kept. After an error the request has been answered. HTTP/2 requests
+// are refused: the TLS configuration must offer http/1.1 only.
+func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	return u.upgradeHTTP(w, r, standalone(u))
+}
+
+func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *registry) (*Conn, error) {
+	defer reg.settle()
+	a, err := u.negotiate(r)
+	if err != nil {
+		refuseHTTP(w, r, err, a.extra)
+		return nil, err
+	}
+	nc, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		err = fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError, "the connection can't be taken over"))
+		refuseHTTP(w, r, err, nil)
+		return nil, err
+	}
+	if t := u.handshakeTimeout(); t > 0 {
+		nc.SetDeadline(time.Now().Add(t))
+	}
+	if rc, ok := nc.(*replayConn); ok && len(rc.head) == 0 {
+		nc = rc.Conn
+	}
+	if err := a.write(nc); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	nc.SetDeadline(time.Time{})
+	c := newConn(nc, u, reg)
+	c.subprotocol, c.deflate = a.subprotocol, a.deflate
+	if n := brw.Reader.Buffered(); n > 0 {
+		c.read.in = getBuffer(n)
+		c.read.in.w, _ = io.ReadFull(brw.Reader, c.read.in.b[:n])
+	}
+	reg.add(c)
+	return c, nil
+}
+
+// refuseHTTP answers by net/http what refuseConn would have written itself.
+func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.Header) {
+	var refused *HandshakeError
+	if !errors.As(err, &refused) {
+		refused = &HandshakeError{http.StatusForbidden, "refused"}
+	}
+	raw := appendRefusal(nil, refused, extra)
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), r)
+	if err != nil {
+		http.Error(w, refused.Reason, http.StatusInternalServerError)
+		return
+	}
+	for name, values := range resp.Header {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Connection", "close")
+	if refused.Status == http.StatusUpgradeRequired {
+		w.Header().Set("Connection", "Upgrade, close")
+	}
+	w.WriteHeader(resp.StatusCode)
+	io.Copy(w, resp.Body)
+}
+
+// A replayConn gives bytes that were read from a connection once more.
+type replayConn struct {
+	net.Conn
+	head []byte
+}
+
+func (rc *replayConn) Read(p []byte) (int, error) {
+	if len(rc.head) > 0 {
+		n := copy(p, rc.head)
+		rc.head = rc.head[n:]
+		return n, nil
+	}
+	return rc.Conn.Read(p)
+}
