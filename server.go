@@ -183,7 +183,7 @@ func (s *Server) untrack(ln net.Listener) {
 
 // acquire counts a connection in, unless there are too many or the server goes
 // down.
-func (s *Server) acquire(nc net.Conn) *HandshakeError {
+func (s *Server) acquire(nc net.Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {

@@ -80,8 +80,8 @@ const (
 	maxEmptyFragments     = 64
 )
 
-// limit returns v, def for 0, and off for a negative v.
-func limit[T int | int64 | time.Duration](v, def, off T) T {
+// orDefault returns v, def for 0, and off for a negative v.
+func orDefault[T int | int64 | time.Duration](v, def, off T) T {
 	if v < 0 {
 		return off
 	}
@@ -89,23 +89,23 @@ func limit[T int | int64 | time.Duration](v, def, off T) T {
 }
 
 func (u *Upgrader) handshakeTimeout() time.Duration {
-	return limit(u.HandshakeTimeout, 10*time.Second, 0)
+	return orDefault(u.HandshakeTimeout, 10*time.Second, 0)
 }
-func (u *Upgrader) pingInterval() time.Duration { return limit(u.PingInterval, 25*time.Second, 0) }
-func (u *Upgrader) pongTimeout() time.Duration  { return limit(u.PongTimeout, 20*time.Second, 0) }
-func (u *Upgrader) writeTimeout() time.Duration { return limit(u.WriteTimeout, 10*time.Second, 0) }
-func (u *Upgrader) parkAfter() time.Duration    { return limit(u.ParkAfter, 5*time.Second, 0) }
+func (u *Upgrader) pingInterval() time.Duration { return orDefault(u.PingInterval, 25*time.Second, 0) }
+func (u *Upgrader) pongTimeout() time.Duration  { return orDefault(u.PongTimeout, 20*time.Second, 0) }
+func (u *Upgrader) writeTimeout() time.Duration { return orDefault(u.WriteTimeout, 10*time.Second, 0) }
+func (u *Upgrader) parkAfter() time.Duration    { return orDefault(u.ParkAfter, 5*time.Second, 0) }
 func (u *Upgrader) maxFragments() int {
-	return limit(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
+	return orDefault(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
 }
 
 // closeTimeout can't be switched off: a peer that never answers would stay.
 func (u *Upgrader) closeTimeout() time.Duration {
-	return limit(u.CloseTimeout, 5*time.Second, 5*time.Second)
+	return orDefault(u.CloseTimeout, 5*time.Second, 5*time.Second)
 }
 
 func (u *Upgrader) maxMessageSize() uint64 {
-	n := limit(u.MaxMessageSize, defaultMaxMessageSize, math.MaxInt64)
+	n := orDefault(u.MaxMessageSize, defaultMaxMessageSize, math.MaxInt64)
 	return min(uint64(n), math.MaxInt) // a message is one []byte
 }
 
