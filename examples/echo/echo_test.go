@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rawws/websocket"
+)
+
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard)
+	os.Exit(m.Run())
+}
+
+func TestParseFlags(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want string // in the error; none when empty
+	}{
+		{"", ""},
+		{"-addr :0 -max-message 100 -blocking -quiet -origin a.example -origin *.b.example", ""},
+		{"-tls-self-signed", ""},
+		{"9001", "unexpected argument"},
+		{"-max-message 0", "at least 1"},
+		{"-tls-cert a.pem", "go together"},
+		{"-tls-key a.pem", "go together"},
+		{"-tls-cert a.pem -tls-key b.pem -tls-self-signed", "exclude each other"},
+	} {
+		o, err := parseFlags(strings.Fields(test.args), nil)
+		switch {
+		case test.want == "" && err != nil, test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("parseFlags(%q) = %v, %v; want an error with %q", test.args, o, err, test.want)
+		}
+	}
+	o, err := parseFlags(strings.Fields("-origin a.example -origin b.example"), nil)
+	if want := "[a.example b.example]"; err != nil || fmt.Sprint(o.origins) != want {
+		t.Errorf("two -origin flags give %v, %v; want %s", o, err, want)
+	}
+	var help strings.Builder
+	if _, err := parseFlags([]string{"-h"}, &help); !errors.Is(err, flag.ErrHelp) || !strings.Contains(help.String(), "-max-message BYTES") {
+		t.Errorf("parseFlags(-h) = %v, with help %q; want flag.ErrHelp and the flags", err, &help)
+	}
+}
+
+// The page and the socket, on one port, in every mode.
+func TestServe(t *testing.T) {
+	for _, args := range []string{"", "-blocking", "-tls-self-signed", "-tls-self-signed -blocking", "-quiet"} {
+		t.Run(args, func(t *testing.T) {
+			dial := start(t, args)
+
+			page := request(t, dial(), "Connection: close\r\n")
+			body, err := io.ReadAll(page.Body)
+			if err != nil || page.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("<title>WebSocket echo</title>")) {
+				t.Errorf("GET / = %s, %q, %v; want the page", page.Status, body, err)
+			}
+
+			nc := dial()
+			r := bufio.NewReader(nc)
+			if got := upgrade(t, nc, r); got.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("upgrade: %s, want 101", got.Status)
+			}
+			// Masked with the key 0, so that they can be read here (section 5.2).
+			for _, test := range []struct{ name, send, want string }{
+				{"text", "\x81\x82\x00\x00\x00\x00hi", "\x81\x02hi"},
+				{"binary", "\x82\x82\x00\x00\x00\x00\xff\x00", "\x82\x02\xff\x00"},
+				{"close", "\x88\x86\x00\x00\x00\x00\x03\xe8done", "\x88\x02\x03\xe8"},
+			} {
+				got := make([]byte, len(test.want))
+				if _, err := io.WriteString(nc, test.send); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := io.ReadFull(r, got); err != nil || string(got) != test.want {
+					t.Fatalf("%s: sent % x, got % x, %v; want % x", test.name, test.send, got[:n], err, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestMaxMessage(t *testing.T) {
+	nc := start(t, "-max-message 4")()
+	r := bufio.NewReader(nc)
+	upgrade(t, nc, r)
+	io.WriteString(nc, "\x82\x85\x00\x00\x00\x0012345")
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(r, got); err != nil || got[0] != 0x88 || !bytes.Equal(got[2:], []byte{0x03, 0xf1}) {
+		t.Errorf("5 bytes with -max-message 4: got % x, %v; want a close frame with 1009", got, err)
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want int
+	}{
+		{"", http.StatusForbidden},
+		{"-origin other.example -origin pages.example", http.StatusSwitchingProtocols},
+	} {
+		nc := start(t, test.args)()
+		got := upgrade(t, nc, bufio.NewReader(nc), "Origin: http://pages.example\r\n")
+		if got.StatusCode != test.want {
+			t.Errorf("%q: a page of pages.example gets %s, want %d", test.args, got.Status, test.want)
+		}
+	}
+}
+
+func TestEnding(t *testing.T) {
+	for _, test := range []struct {
+		end  websocket.EndError
+		want string
+	}{
+		{
+			websocket.EndError{By: websocket.SidePeer, Sent: 1000, Received: 1000, Clean: true, Err: &websocket.CloseError{Code: 1000, Reason: "done"}},
+			`by the peer, 1000 "done" (clean)`,
+		},
+		{
+			websocket.EndError{Sent: 1001, Err: net.ErrClosed},
+			`by the server, 1001 (not clean)`,
+		},
+		{
+			websocket.EndError{By: websocket.SidePeer, Err: io.ErrUnexpectedEOF},
+			`the peer went away without a closing handshake`,
+		},
+		{
+			websocket.EndError{Sent: 1007, Err: &websocket.ProtocolError{Code: 1007, Reason: "text that isn't UTF-8", Section: "RFC 6455, section 8.1"}},
+			`by the server, 1007: websocket: text that isn't UTF-8 (RFC 6455, section 8.1)`,
+		},
+		{
+			websocket.EndError{Err: os.ErrDeadlineExceeded},
+			os.ErrDeadlineExceeded.Error(),
+		},
+	} {
+		if got := ending(&test.end); got != test.want {
+			t.Errorf("ending(%+v) = %q, want %q", test.end, got, test.want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int]string{0: "0 bytes", 1: "1 byte", 9999: "9999 bytes", 10_000: "10 kB", 9_999_999: "9999 kB", 10_000_000: "10 MB"} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestExcerpt(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                 `""`,
+		"a\x1b[2Jb":                        `"a\x1b[2Jb"`,
+		strings.Repeat("a", 64):            `"` + strings.Repeat("a", 64) + `"`,
+		strings.Repeat("a", 63) + "\u00e9": `"` + strings.Repeat("a", 63) + `"...`,
+	} {
+		if got := excerpt([]byte(in)); got != want {
+			t.Errorf("excerpt(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+// start serves with the flags in args until the test ends, and returns a dialer.
+func start(t *testing.T, args string) (dial func() net.Conn) {
+	t.Helper()
+	o, err := parseFlags(strings.Fields(args), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- serve(s, ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; !errors.Is(err, websocket.ErrServerClosed) {
+			t.Errorf("serve = %v, want ErrServerClosed", err)
+		}
+	})
+	return func() net.Conn {
+		t.Helper()
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.secure() {
+			nc = tls.Client(nc, &tls.Config{RootCAs: roots(s), ServerName: "127.0.0.1"})
+		}
+		nc.SetDeadline(time.Now().Add(10 * time.Second))
+		t.Cleanup(func() { nc.Close() })
+		return nc
+	}
+}
+
+// roots trusts the server's own certificate and nothing else.
+func roots(s *websocket.Server) *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.TLSConfig.Certificates[0].Leaf)
+	return pool
+}
+
+func request(t *testing.T, nc net.Conn, header string) *http.Response {
+	t.Helper()
+	return exchange(t, nc, bufio.NewReader(nc), header)
+}
+
+func upgrade(t *testing.T, nc net.Conn, r *bufio.Reader, header ...string) *http.Response {
+	t.Helper()
+	return exchange(t, nc, r, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+strings.Join(header, ""))
+}
+
+func exchange(t *testing.T, nc net.Conn, r *bufio.Reader, header string) *http.Response {
+	t.Helper()
+	if _, err := io.WriteString(nc, "GET / HTTP/1.1\r\nHost: "+nc.RemoteAddr().String()+"\r\n"+header+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
