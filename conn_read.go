@@ -27,6 +27,7 @@ type reader struct {
 	started    bool           // a data frame was read whose message isn't handed over yet
 	compressed bool           // RSV1 was set on its first frame
 	stream     *messageReader // the one that NextReader returned for it
+	nap        bool           // woken from parking, and no message has come since
 
 	utf8      utf8Validator
 	fragments int32  // of the message under way
@@ -176,7 +177,7 @@ func (c *Conn) startFrame(h header) error {
 	r := &c.read
 	r.h, r.left, r.pos, r.seen = h, h.length, 0, 0
 	if h.opcode != opContinuation {
-		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
+		r.started, r.opcode, r.compressed, r.nap = true, h.opcode, h.rsv1, false
 		r.utf8 = utf8Validator{}
 		r.fragments, r.empties, r.size = 0, 0, 0
 	}
@@ -551,6 +552,9 @@ func (c *Conn) fillRaw(need int) (int, error) {
 	n, failed := rr.n, rr.err
 	rr.c = nil
 	rawReads.Put(rr)
+	if err == nil && failed == errParked {
+		return 0, errParked
+	}
 	if err == nil && failed != nil {
 		err = &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
 			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", failed)}
@@ -581,6 +585,10 @@ func (rr *rawRead) read(fd uintptr) bool {
 		case syscall.EAGAIN:
 			if r.in.w-r.in.r <= stashSize {
 				r.stash()
+			}
+			if r.nap && rr.c.atRest() { // a pong or nothing woke it
+				rr.err = errParked
+				return true
 			}
 			return false
 		default:

@@ -65,15 +65,18 @@ func (c *Conn) open(r *http.Request) (ok bool) {
 
 // loop reads messages and hands them over until the connection ends or parks.
 func (c *Conn) loop() {
-	c.read.mu.Lock()
-	err := c.deliver()
-	if err == errParked {
+	for {
+		c.read.mu.Lock()
+		err := c.deliver()
 		c.read.mu.Unlock()
-		c.park()
-		return
+		if err != errParked {
+			c.closed(err)
+			return
+		}
+		if c.park() {
+			return
+		}
 	}
-	c.read.mu.Unlock()
-	c.closed(err)
 }
 
 // closed runs OnClose, the last that is heard of a connection.

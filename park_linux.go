@@ -1,11 +1,197 @@
-//go:build linux
-
 package websocket
 
-// A parker does nothing here: an idle connection keeps its goroutine.
-type parker struct{}
+import (
+	"os"
+	"sync"
+	"syscall"
+)
 
-func (c *Conn) mayPark() bool  { return false }
-func (c *Conn) park()          {}
-func (c *Conn) unpark()        {}
-func (c *Conn) isParked() bool { return false }
+// A parker keeps the sockets of idle connections in an epoll set of its own,
+// so that their goroutines can end. The set's descriptor waits in Go's poller
+// like a socket: no thread is blocked. Both exist while a connection is parked
+// or was, until the registry is empty.
+type parker struct {
+	mu    sync.Mutex
+	file  *os.File // the epoll set; nil until the first connection parks
+	fd    int
+	slots []*Conn // by the number that epoll gives back
+	free  []int32
+}
+
+const (
+	notParked = iota
+	isInSet
+)
+
+// mayPark reports whether the connection has been quiet for long enough, at a
+// place where nothing but its Conn has to be kept.
+func (c *Conn) mayPark() bool {
+	t := c.u.parkAfter()
+	return t > 0 && c.atRest() && c.reg.now.Load()-c.heard.Load() >= int64(t)
+}
+
+// atRest reports whether the reader stands between two messages with nothing
+// buffered, and no deadline of the application's counts on its goroutine.
+func (c *Conn) atRest() bool {
+	r := &c.read
+	if c.raw == nil || c.ev == nil || c.inline || r.started || r.in != nil && r.in.r < r.in.w {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connState() == stateOpen && !c.beat.deadline
+}
+
+// park gives the connection to the epoll set. It reports false when the caller
+// has to go on with it: the set can't take it, or its end has begun.
+func (c *Conn) park() bool {
+	p := &c.reg.parker
+	c.read.release()
+	if p.open() != nil {
+		return false
+	}
+	c.slot = p.take(c)
+	c.parked.Store(isInSet)
+	err := p.control(c, syscall.EPOLL_CTL_ADD)
+	// Who ended the connection before it was marked couldn't know that nobody
+	// reads any more.
+	if (err != nil || c.connState() != stateOpen) && c.claim() {
+		return false
+	}
+	return true
+}
+
+// claim takes a parked connection out of the set for the caller to go on with.
+// One of many callers gets it.
+func (c *Conn) claim() bool {
+	if !c.parked.CompareAndSwap(isInSet, notParked) {
+		return false
+	}
+	p := &c.reg.parker
+	p.control(c, syscall.EPOLL_CTL_DEL) // fails for a closed socket, which has left by itself
+	p.give(c)
+	return true
+}
+
+// unpark gives a parked connection a goroutine again.
+func (c *Conn) unpark() {
+	if c.claim() {
+		c.read.nap = true
+		go c.loop()
+	}
+}
+
+func (c *Conn) isParked() bool { return c.parked.Load() == isInSet }
+
+// open makes the epoll set at the first use.
+func (p *parker) open() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != nil {
+		return nil
+	}
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil { // or NewFile won't let it wait in the poller
+		syscall.Close(fd)
+		return os.NewSyscallError("setnonblock", err)
+	}
+	p.fd, p.file = fd, os.NewFile(uintptr(fd), "epoll")
+	go p.run(p.file)
+	return nil
+}
+
+// close ends the set. It is called when the registry has no connection left.
+func (p *parker) close() {
+	p.mu.Lock()
+	file := p.file
+	p.file, p.slots, p.free = nil, nil, nil
+	p.mu.Unlock()
+	if file != nil {
+		file.Close() // waits for run, which may wait for mu
+	}
+}
+
+func (p *parker) take(c *Conn) int32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		i := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.slots[i] = c
+		return i
+	}
+	p.slots = append(p.slots, c)
+	return int32(len(p.slots) - 1)
+}
+
+// give frees the connection's slot, unless the set was closed since.
+func (p *parker) give(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int(c.slot) < len(p.slots) && p.slots[c.slot] == c {
+		p.slots[c.slot] = nil
+		p.free = append(p.free, c.slot)
+	}
+}
+
+// control adds the connection's socket to the set, for one event, or takes it
+// out. The socket can't be closed meanwhile.
+func (p *parker) control(c *Conn, op int) error {
+	var failed error
+	err := c.raw.Control(func(fd uintptr) {
+		ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: c.slot}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.file == nil {
+			failed = os.ErrClosed
+			return
+		}
+		failed = syscall.EpollCtl(p.fd, op, int(fd), &ev)
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// run wakes the connections whose sockets have something, until the set is
+// closed. All events are taken before the wait: the poller tells of new ones
+// only.
+func (p *parker) run(file *os.File) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	events := make([]syscall.EpollEvent, 256)
+	raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := syscall.EpollWait(int(fd), events, 0)
+			if err == syscall.EINTR {
+				continue
+			}
+			if n <= 0 {
+				return false
+			}
+			for _, ev := range events[:n] {
+				p.wake(ev.Fd)
+			}
+		}
+	})
+}
+
+// wake unparks who is in the slot. After a change of tenants since the event
+// that is somebody who reads nothing and parks again.
+func (p *parker) wake(slot int32) {
+	p.mu.Lock()
+	var c *Conn
+	if int(slot) < len(p.slots) {
+		c = p.slots[slot]
+	}
+	p.mu.Unlock()
+	if c != nil {
+		c.unpark()
+	}
+}

@@ -5,7 +5,10 @@ package websocket
 // A parker does nothing here: an idle connection keeps its goroutine.
 type parker struct{}
 
+func (p *parker) close() {}
+
 func (c *Conn) mayPark() bool  { return false }
-func (c *Conn) park()          {}
+func (c *Conn) atRest() bool   { return false }
+func (c *Conn) park() bool     { return false }
 func (c *Conn) unpark()        {}
 func (c *Conn) isParked() bool { return false }

@@ -128,6 +128,7 @@ func (g *registry) remove(c *Conn) {
 	}
 	if g.n--; g.n == 0 {
 		close(g.stop)
+		g.parker.close()
 		if g.standalone {
 			go g.forget() // its locks go the other way round
 		}
