@@ -102,8 +102,10 @@ $("round-trip").addEventListener("submit", (event) => {
 
 $("close").addEventListener("submit", (event) => {
   event.preventDefault();
+  const code = Number($("code").value), reason = $("reason").value;
   try {
-    socket?.close(Number($("code").value), $("reason").value);
+    socket?.close(code, reason);
+    show("sent", reason, `close, code ${code}`);
     showState();
   } catch (err) {
     show("error", err.message);
