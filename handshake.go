@@ -36,17 +36,17 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 		return "", err
 	}
 	if !wantsUpgrade(r) {
-		return "", refuse(http.StatusUpgradeRequired, "Upgrade %s isn't websocket (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Upgrade"], ", ")))
+		return "", refuse(http.StatusUpgradeRequired, "a WebSocket is served here, and Upgrade is %s instead of websocket (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Upgrade"], ", ")))
 	}
 	if !hasListToken(r.Header["Connection"], "upgrade") {
-		return "", refuse(http.StatusUpgradeRequired, "Connection %s without Upgrade (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Connection"], ", ")))
+		return "", refuse(http.StatusUpgradeRequired, "Connection is %s, without Upgrade (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Connection"], ", ")))
 	}
 	if err := checkVersion(r.Header); err != nil {
 		return "", err
 	}
 	keys := r.Header["Sec-Websocket-Key"]
 	if len(keys) != 1 {
-		return "", refuse(http.StatusBadRequest, "%d Sec-WebSocket-Key headers (RFC 6455, section 4.2.1)", len(keys))
+		return "", refuse(http.StatusBadRequest, "%d Sec-WebSocket-Key headers instead of one (RFC 6455, section 4.2.1)", len(keys))
 	}
 	if !isKey(keys[0]) {
 		return "", refuse(http.StatusBadRequest, "Sec-WebSocket-Key %s isn't 16 bytes in base64 (RFC 6455, section 4.2.1)", quote(keys[0]))
@@ -65,18 +65,18 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 func checkRequest(r *http.Request) error {
 	switch {
 	case r.ProtoMajor != 1:
-		return refuse(http.StatusHTTPVersionNotSupported, "%s, an upgrade is made in HTTP/1.1 (RFC 6455, section 4.2.1)", quote(r.Proto))
+		return refuse(http.StatusHTTPVersionNotSupported, "%s, but an upgrade is made in HTTP/1.1 (RFC 6455, section 4.2.1)", quote(r.Proto))
 	case r.ProtoMinor == 0:
 		return refuse(http.StatusUpgradeRequired, "HTTP/1.0 knows no upgrade (RFC 6455, section 4.2.1)")
 	case r.Method != http.MethodGet:
-		return refuse(http.StatusMethodNotAllowed, "method %s, an upgrade is a GET (RFC 6455, section 4.2.1)", quote(r.Method))
+		return refuse(http.StatusMethodNotAllowed, "method %s, but an upgrade is a GET (RFC 6455, section 4.2.1)", quote(r.Method))
 	case r.RequestURI == "*" || r.URL.Scheme != "" && standardPort(r.URL.Scheme) == "":
-		return refuse(http.StatusBadRequest, "request target %s (RFC 6455, section 4.2.1)", quote(r.RequestURI))
+		return refuse(http.StatusBadRequest, "request target %s, an upgrade asks for a path (RFC 6455, section 4.2.1)", quote(r.RequestURI))
 	case len(r.TransferEncoding) > 0 || r.ContentLength != 0:
 		return refuse(http.StatusBadRequest, "an upgrade with a body (RFC 9110, section 9.3.1)")
 	}
 	if _, _, ok := splitHost(r.Host); !ok {
-		return refuse(http.StatusBadRequest, "Host %s (RFC 6455, section 4.2.1)", quote(r.Host))
+		return refuse(http.StatusBadRequest, "Host %s isn't a host with or without a port (RFC 6455, section 4.2.1)", quote(r.Host))
 	}
 	return checkTarget(cmp.Or(r.RequestURI, "/"))
 }
@@ -86,7 +86,7 @@ func checkVersion(h http.Header) error {
 	versions := h["Sec-Websocket-Version"]
 	switch {
 	case len(versions) > 1:
-		return refuse(http.StatusBadRequest, "%d Sec-WebSocket-Version headers (RFC 6455, section 4.2.1)", len(versions))
+		return refuse(http.StatusBadRequest, "%d Sec-WebSocket-Version headers instead of one (RFC 6455, section 4.2.1)", len(versions))
 	case len(versions) == 0 && h["Sec-Websocket-Key1"] != nil:
 		return refuse(http.StatusUpgradeRequired, "the handshake of draft hixie-76, spoken by old browsers such as that of iOS 4 and 5: version 13 is needed (RFC 6455, section 4.2.1)")
 	case len(versions) == 0:

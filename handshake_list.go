@@ -144,32 +144,37 @@ func (l *lexer) tokenOrQuoted() string {
 	if !l.accept('"') {
 		return l.token()
 	}
-	var unquoted []byte
+	pairs := false
 	for i := 0; i < len(l.s); i++ {
-		c := l.s[i]
-		switch {
-		case c == '"' && unquoted == nil:
-			token := l.s[:i]
-			l.s = l.s[i+1:]
-			return token
-		case c == '"':
-			l.s = l.s[i+1:]
-			return string(unquoted)
-		case c == '\\' && i+1 < len(l.s):
-			if unquoted == nil {
-				unquoted = append(make([]byte, 0, len(l.s)), l.s[:i]...)
-			}
+		switch l.s[i] {
+		case '\\':
+			pairs = true
 			i++
-			c = l.s[i]
-		}
-		if byteClasses[c]&tokenByte == 0 {
-			return ""
-		}
-		if unquoted != nil {
-			unquoted = append(unquoted, c)
+		case '"':
+			value := l.s[:i]
+			l.s = l.s[i+1:]
+			if pairs {
+				value = unpair(value)
+			}
+			if !isToken(value) {
+				return ""
+			}
+			return value
 		}
 	}
 	return ""
+}
+
+// unpair undoes the quoted pairs of a string in which none is cut.
+func unpair(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' {
+			i++
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
 }
 
 // An extension is an element of Sec-WebSocket-Extensions.
@@ -195,15 +200,16 @@ func scanExtensions(values []string, keep bool) (list []extension, err error) {
 		l := lexer{v}
 		for l.element() {
 			e := extension{name: l.token()}
+			count++
 			ok := e.name != ""
-			for ok && !l.end() {
+			for ok && count <= maxListElements && !l.end() {
 				var param extensionParam
 				param, ok = l.param()
 				if count++; keep {
 					e.params = append(e.params, param)
 				}
 			}
-			if count++; !ok || count > maxListElements {
+			if !ok || count > maxListElements {
 				return nil, refuse(http.StatusBadRequest, "Sec-WebSocket-Extensions %s, not a list of at most %d extensions and parameters (RFC 6455, section 9.1)", quote(v), maxListElements)
 			}
 			if keep {

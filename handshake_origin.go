@@ -103,7 +103,7 @@ func checkOrigin(r *http.Request, secure bool, allowed []string) error {
 		return nil
 	}
 	if len(values) > 1 {
-		return refuse(http.StatusForbidden, "%d Origin headers (RFC 6454, section 7.3)", len(values))
+		return refuse(http.StatusForbidden, "%d Origin headers instead of one (RFC 6454, section 7.3)", len(values))
 	}
 	sent := values[0]
 	o, ok := parseOrigin(sent)
@@ -118,7 +118,11 @@ func checkOrigin(r *http.Request, secure bool, allowed []string) error {
 			return nil
 		}
 	}
-	return refuse(http.StatusForbidden, "Origin %s isn't that of Host %s, and Upgrader.Origins doesn't allow it (RFC 6455, section 10.2)", quote(sent), quote(r.Host))
+	over := ""
+	if secure {
+		over = " over TLS"
+	}
+	return refuse(http.StatusForbidden, "Origin %s isn't that of Host %s%s, and Upgrader.Origins doesn't allow it (RFC 6455, section 10.2)", quote(sent), quote(r.Host), over)
 }
 
 // checkHost keeps names away that aren't ours: by DNS rebinding a page of
@@ -136,5 +140,5 @@ func checkHost(r *http.Request, allowed []string) error {
 	if len(allowed) == 0 {
 		return nil
 	}
-	return refuse(http.StatusForbidden, "Host %s isn't among Upgrader.AllowedHosts", quote(r.Host))
+	return refuse(http.StatusForbidden, "Host %s isn't among Upgrader.AllowedHosts, which keep DNS rebinding out", quote(r.Host))
 }

@@ -177,7 +177,7 @@ func (p *requestParser) parseVersion(v []byte) error {
 	const form = "HTTP/d.d\r\n"
 	i := len(v) - 1
 	if v[i] != form[i] && (form[i] != 'd' || v[i] < '0' || v[i] > '9') {
-		return refuse(http.StatusBadRequest, "HTTP version %s (RFC 9112, section 2.3)", quote(v))
+		return refuse(http.StatusBadRequest, "%s instead of an HTTP version (RFC 9112, section 2.3)", quote(v))
 	}
 	switch {
 	case i == len("HTTP/d.d")-1 && v[len("HTTP/")] != '1':
@@ -313,7 +313,7 @@ func parseTarget(u *url.URL, target string) error {
 	}
 	parsed, err := url.ParseRequestURI(target)
 	if err != nil {
-		return refuse(http.StatusBadRequest, "request target %s (RFC 9112, section 3.2)", quote(target))
+		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", quote(target))
 	}
 	*u = *parsed
 	if target[0] != '/' && target != "*" && (u.Host == "" || u.User != nil) {
@@ -357,7 +357,7 @@ func setHost(r *http.Request, host string, hosts int) error {
 	r.Host = cmp.Or(r.URL.Host, host)
 	switch {
 	case hosts > 1:
-		return refuse(http.StatusBadRequest, "%d Host headers (RFC 9112, section 3.2)", hosts)
+		return refuse(http.StatusBadRequest, "%d Host headers instead of one (RFC 9112, section 3.2)", hosts)
 	case hosts == 0 && r.ProtoMinor == 0:
 		return nil
 	case hosts == 0:
@@ -365,7 +365,7 @@ func setHost(r *http.Request, host string, hosts int) error {
 	}
 	name, port, ok := splitHost(host)
 	if !ok {
-		return refuse(http.StatusBadRequest, "Host %s (RFC 9112, section 3.2)", quote(host))
+		return refuse(http.StatusBadRequest, "Host %s isn't a host with or without a port (RFC 9112, section 3.2)", quote(host))
 	}
 	if r.URL.Host == "" {
 		return nil
@@ -373,7 +373,7 @@ func setHost(r *http.Request, host string, hosts int) error {
 	uname, uport, ok := splitHost(r.URL.Host)
 	standard := standardPort(r.URL.Scheme)
 	if !ok || !equalFold(name, uname) || cmp.Or(port, standard) != cmp.Or(uport, standard) {
-		return refuse(http.StatusBadRequest, "request target of %s with Host %s (RFC 9112, section 3.2.2)", quote(r.URL.Host), quote(host))
+		return refuse(http.StatusBadRequest, "request target of %s, but Host %s (RFC 9112, section 3.2.2)", quote(r.URL.Host), quote(host))
 	}
 	return nil
 }
@@ -395,11 +395,11 @@ func checkFraming(r *http.Request) error {
 	case len(codings) > 0:
 		return refuseCodings(codings)
 	case len(lengths) > 1:
-		return refuse(http.StatusBadRequest, "%d Content-Length headers (RFC 9112, section 6.3)", len(lengths))
+		return refuse(http.StatusBadRequest, "%d Content-Length headers instead of one (RFC 9112, section 6.3)", len(lengths))
 	case len(lengths) == 1:
 		n, err := strconv.ParseUint(lengths[0], 10, 63)
 		if err != nil {
-			return refuse(http.StatusBadRequest, "Content-Length %s (RFC 9112, section 6.3)", quote(lengths[0]))
+			return refuse(http.StatusBadRequest, "Content-Length %s isn't a length (RFC 9112, section 6.3)", quote(lengths[0]))
 		}
 		r.ContentLength = int64(n)
 	}
@@ -413,9 +413,9 @@ func refuseCodings(values []string) error {
 		for coding := range strings.SplitSeq(v, ",") {
 			coding = trim(coding)
 			if coding != "" && !equalFold(coding, "chunked") {
-				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s (RFC 9112, section 6.1)", quote(coding))
+				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s isn't known (RFC 9112, section 6.1)", quote(coding))
 			}
 		}
 	}
-	return refuse(http.StatusBadRequest, "Transfer-Encoding %s (RFC 9112, section 6.1)", quote(strings.Join(values, ", ")))
+	return refuse(http.StatusBadRequest, "Transfer-Encoding %s isn't chunked, once (RFC 9112, section 6.1)", quote(strings.Join(values, ", ")))
 }

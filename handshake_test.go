@@ -2,50 +2,418 @@ package websocket
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
+// A handshakeCase is a request and its answer, from testdata/handshake; the
+// README there describes the format.
+type handshakeCase struct {
+	name         string
+	secure       bool
+	origins      []string
+	hosts        []string
+	subprotocols []string
+	limits       [3]int
+	rest         int
+	after        int
+	sent         []byte
+	answer       []string
+}
+
+// upgradeFields is what {upgrade} stands for.
+const upgradeFields = "Upgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13"
+
+// loadHandshakes returns the cases of all files. A directory, a file or a case
+// with nothing in it is a fault of the test, and not a success.
+func loadHandshakes(t testing.TB) []handshakeCase {
+	t.Helper()
+	files, err := filepath.Glob("testdata/handshake/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in testdata/handshake (%v)", err)
+	}
+	var all []handshakeCase
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(all)
+		for i, line := range strings.Split(string(text), "\n") {
+			if name, ok := strings.CutPrefix(line, "# "); ok {
+				name = fmt.Sprintf("%s:%d: %s", filepath.Base(file), i+1, name)
+				all = append(all, handshakeCase{name: name})
+			} else if len(all) == before && line != "" && !strings.HasPrefix(line, "##") {
+				t.Fatalf("%s:%d: %q before the first case", file, i+1, line)
+			} else if len(all) > before {
+				all[len(all)-1].addLine(t, line)
+			}
+		}
+		if len(all) == before {
+			t.Fatalf("%s holds no case", file)
+		}
+	}
+	for _, c := range all {
+		if len(c.sent) == 0 || len(c.answer) == 0 || c.after > len(c.sent) {
+			t.Fatalf("%s: %d bytes sent, %d lines of answer, after %d", c.name, len(c.sent), len(c.answer), c.after)
+		}
+	}
+	return all
+}
+
+// addLine adds a line of the file to the case.
+func (c *handshakeCase) addLine(t testing.TB, line string) {
+	t.Helper()
+	mark, rest := line, ""
+	if len(line) > 1 {
+		mark, rest = line[:1], strings.TrimPrefix(line[1:], " ")
+	}
+	switch {
+	case line == "" || strings.HasPrefix(line, "##"):
+	case mark == "=":
+		c.set(t, rest)
+	case mark == ">":
+		end := "\r\n"
+		if slashes := len(rest) - len(strings.TrimRight(rest, `\`)); slashes%2 == 1 {
+			rest, end = rest[:len(rest)-1], ""
+		}
+		c.sent = append(append(c.sent, expand(t, rest)...), end...)
+	case mark == "<":
+		c.answer = append(c.answer, rest)
+	default:
+		t.Fatalf("%s: line %q", c.name, line)
+	}
+}
+
+// set takes a setting of the case.
+func (c *handshakeCase) set(t testing.TB, setting string) {
+	t.Helper()
+	name, value, _ := strings.Cut(setting, " ")
+	var err error
+	switch name {
+	case "secure":
+		c.secure = true
+	case "origins":
+		c.origins = strings.Split(value, ", ")
+	case "hosts":
+		c.hosts = strings.Split(value, ", ")
+	case "subprotocols":
+		c.subprotocols = strings.Split(value, ", ")
+	case "limits":
+		_, err = fmt.Sscan(value, &c.limits[0], &c.limits[1], &c.limits[2])
+	case "rest":
+		c.rest, err = strconv.Atoi(value)
+	case "after":
+		c.after, err = strconv.Atoi(value)
+	default:
+		err = errors.New("unknown")
+	}
+	if err != nil {
+		t.Fatalf("%s: setting %q: %v", c.name, setting, err)
+	}
+}
+
+var repeated = regexp.MustCompile(`\{(\d+)\*([^{}]*)\}`)
+
+// expand undoes the escapes of a line and what stands in braces.
+func expand(t testing.TB, line string) string {
+	t.Helper()
+	s, err := strconv.Unquote(`"` + strings.ReplaceAll(line, `"`, `\"`) + `"`)
+	if err != nil {
+		t.Fatalf("line %q: %v", line, err)
+	}
+	s = strings.ReplaceAll(s, "{upgrade}", upgradeFields)
+	for repeated.MatchString(s) {
+		s = repeated.ReplaceAllStringFunc(s, func(m string) string {
+			parts := repeated.FindStringSubmatch(m)
+			n, err := strconv.Atoi(parts[1])
+			if err != nil {
+				t.Fatalf("line %q: %v", line, err)
+			}
+			return strings.Repeat(parts[2], n)
+		})
+	}
+	return s
+}
+
+func (c *handshakeCase) parser() *requestParser {
+	return &requestParser{maxLine: c.limits[0], maxHeader: c.limits[1], maxHeaders: c.limits[2]}
+}
+
+// parse feeds the parser with what was sent up to each of the ends.
+func (c *handshakeCase) parse(ends ...int) (r *http.Request, n int, err error) {
+	p := c.parser()
+	for _, end := range ends {
+		if r, n, err = p.parse(c.sent[:end:end]); n != 0 || err != nil {
+			break
+		}
+	}
+	return r, n, err
+}
+
+// respond gives the answer to what was parsed, as an Upgrader does.
+func (c *handshakeCase) respond(r *http.Request, err error) []byte {
+	var key, subprotocol string
+	if err == nil {
+		key, err = checkUpgrade(r)
+	}
+	if err == nil {
+		err = checkHost(r, c.hosts)
+	}
+	if err == nil {
+		err = checkOrigin(r, c.secure, c.origins)
+	}
+	if err == nil {
+		subprotocol, err = selectSubprotocol(r, c.subprotocols)
+	}
+	if err != nil {
+		return appendRefusal(nil, err.(*HandshakeError), nil)
+	}
+	return appendSwitching(nil, key, subprotocol, "", nil)
+}
+
+func TestHandshakes(t *testing.T) {
+	for _, c := range loadHandshakes(t) {
+		r, n, err := c.parse(len(c.sent))
+		if n == 0 && err == nil {
+			t.Errorf("%s: parse(%q) asks for more", c.name, c.sent)
+			continue
+		}
+		got := c.respond(r, err)
+		c.compare(t, got)
+		checkAnswer(t, c.name, r, got)
+		if r != nil {
+			if n != len(c.sent)-c.rest {
+				t.Errorf("%s: parse(%q) = %d; want %d", c.name, c.sent, n, len(c.sent)-c.rest)
+			}
+			compareWithNetHTTP(t, c.name, c.sent, r, n)
+		}
+		if c.after > 0 {
+			if _, n, err := c.parse(c.after - 1); n != 0 || err != nil {
+				t.Errorf("%s: parse(%q) = %d, %v; want more to be asked for", c.name, c.sent[:c.after-1], n, err)
+			}
+			if _, _, err := c.parse(c.after); err == nil {
+				t.Errorf("%s: parse(%q) = nil; want it to be refused by now", c.name, c.sent[:c.after])
+			}
+		}
+	}
+}
+
+// compare compares an answer with the one of the file.
+func (c *handshakeCase) compare(t *testing.T, got []byte) {
+	t.Helper()
+	if strings.HasPrefix(c.answer[0], "HTTP/") {
+		want := strings.Join(c.answer, "\r\n")
+		if head, body, ok := strings.Cut(want, "\r\n\r\n"); ok && body != "" {
+			want = head + "\r\n\r\n" + body + "\n" // the text ends with a line feed alone
+		} else {
+			want += "\r\n"
+		}
+		if string(got) != want {
+			t.Errorf("%s: answer to %q\n got %q\nwant %q", c.name, c.sent, got, want)
+		}
+		return
+	}
+	head, body, _ := strings.Cut(string(got), "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	status, _, _ := strings.Cut(strings.TrimPrefix(lines[0], "HTTP/1.1 "), " ")
+	if short := strings.TrimSpace(status + " " + body); short != c.answer[0] {
+		t.Errorf("%s: answer to %q\n got %s\nwant %s", c.name, c.sent, short, c.answer[0])
+	}
+	for _, want := range c.answer[1:] {
+		if !slices.Contains(lines, want) {
+			t.Errorf("%s: answer to %q\n got %q\nwant in it %q", c.name, c.sent, head, want)
+		}
+	}
+}
+
+// checkAnswer holds what is true of every answer.
+func checkAnswer(t *testing.T, name string, r *http.Request, answer []byte) {
+	t.Helper()
+	br := bufio.NewReader(bytes.NewReader(answer))
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatalf("%s: http.ReadResponse(%q): %v", name, answer, err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		if got, want := resp.Header.Get("Sec-WebSocket-Accept"), acceptKey(r.Header.Get("Sec-WebSocket-Key")); got != want || br.Buffered() != 0 {
+			t.Errorf("%s: answer %q: accept key %q, %d bytes behind the head; want %q, none", name, answer, got, br.Buffered(), want)
+		}
+		return
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || int64(len(body)) != resp.ContentLength || br.Buffered() != 0 {
+		t.Errorf("%s: body of %q: %d bytes, %v, %d behind it; want the %d declared", name, answer, len(body), err, br.Buffered(), resp.ContentLength)
+	}
+	if text := strings.TrimSuffix(string(body), "\n"); text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+		t.Errorf("%s: body %q; want one line of ASCII", name, body)
+	}
+	if !resp.Close || resp.StatusCode < 400 {
+		t.Errorf("%s: answer %q; want an error that closes", name, answer)
+	}
+}
+
 func TestAcceptKey(t *testing.T) {
 	// RFC 6455, section 1.3.
 	const key, want = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-	if got := string(appendAcceptKey(nil, key)); got != want {
+	if got := string(appendAcceptKey([]byte("x"), key)); got != "x"+want {
 		t.Errorf("appendAcceptKey(%q) = %q; want %q", key, got, want)
 	}
 }
 
-func TestUpgradeOfRFC(t *testing.T) {
-	head := strings.ReplaceAll(`GET /chat HTTP/1.1
-Host: server.example.com
-Upgrade: websocket
-Connection: Upgrade
-Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
-Origin: http://example.com
-Sec-WebSocket-Protocol: chat, superchat
-Sec-WebSocket-Version: 13
+// acceptKey is the same, written down once more.
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
 
-`, "\n", "\r\n")
-	var p requestParser
-	r, n, err := p.parse([]byte(head + "\x81\x80...."))
-	if err != nil || n != len(head) {
-		t.Fatalf("parse(%q) = %d, %v; want %d", head, n, err, len(head))
+func TestAppendSwitching(t *testing.T) {
+	extra := http.Header{"Set-Cookie": {"a=1", "b=2"}, "x-name": {"Zo\u00eb"}, "Server": {"s"}}
+	got := string(appendSwitching([]byte("x"), "dGhlIHNhbXBsZSBub25jZQ==", "chat", "permessage-deflate", extra))
+	want := "xHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n" +
+		"Sec-WebSocket-Extensions: permessage-deflate\r\nServer: s\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nx-name: Zo\u00eb\r\n\r\n"
+	if got != want {
+		t.Errorf("appendSwitching\n got %q\nwant %q", got, want)
 	}
-	if _, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head))); err != nil {
-		t.Fatal(err)
+}
+
+func TestAppendRefusal(t *testing.T) {
+	const tail = "Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+	for _, test := range []struct {
+		status int
+		reason string
+		extra  http.Header
+		want   string
+	}{
+		{401, "who?", http.Header{"Www-Authenticate": {"Basic"}},
+			"401 Unauthorized\r\nConnection: close\r\nWww-Authenticate: Basic\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nwho?\n"},
+		{403, "", nil, "403 Forbidden\r\n" + tail + "Content-Length: 10\r\n\r\nForbidden\n"},
+		{403, "a\r\nb\x00c\x7fd\te\u00eb", nil, "403 Forbidden\r\n" + tail + "Content-Length: 13\r\n\r\na  b c d e\u00eb\n"},
+		{405, "x", http.Header{"allow": {"GET, HEAD"}},
+			"405 Method Not Allowed\r\nConnection: close\r\nallow: GET, HEAD\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n\r\nx\n"},
+		{503, "full", nil,
+			"503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nfull\n"},
+		{503, "full", http.Header{"Retry-After": {"60"}},
+			"503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nfull\n"},
+		{307, "there", http.Header{"Location": {"/there"}},
+			"307 Temporary Redirect\r\nConnection: close\r\nLocation: /there\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n\r\nthere\n"},
+		{499, "x", nil, "499 \r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		// What refuses nothing, has no body or isn't a status.
+		{0, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		{101, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		{200, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		{304, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		{600, "", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 22\r\n\r\nInternal Server Error\n"},
+	} {
+		e := &HandshakeError{Status: test.status, Reason: test.reason}
+		got := appendRefusal([]byte("x"), e, test.extra)
+		if string(got) != "xHTTP/1.1 "+test.want {
+			t.Errorf("appendRefusal(%+v, %v)\n got %q\nwant %q", e, test.extra, got, "xHTTP/1.1 "+test.want)
+		}
+		if _, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(got[1:])), nil); err != nil {
+			t.Errorf("http.ReadResponse(%q): %v", got[1:], err)
+		}
 	}
-	key, err := checkUpgrade(r)
-	if err != nil {
-		t.Fatal(err)
+}
+
+func TestCheckExtraHeader(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		ok          bool
+	}{
+		{"Set-Cookie", "a=b; Path=/", true},
+		{"x-name", "Zo\u00eb\t", true},
+		{"X", "", true},
+		{"Sec", "", true},
+		{"Sec-Websocket", "", true},
+		{"X", "a\r\nB: c", false},
+		{"X", "a\rb", false},
+		{"X", "a\nb", false},
+		{"X", "a\x00", false},
+		{"X", "a\x7f", false},
+		{"", "a", false},
+		{"X Y", "a", false},
+		{"X\r\nY", "a", false},
+		{"X:", "a", false},
+		{"\u00eb", "a", false},
+		{"Upgrade", "a", false},
+		{"connection", "a", false},
+		{"Content-Length", "0", false},
+		{"content-type", "text/html", false},
+		{"Transfer-Encoding", "chunked", false},
+		{"Trailer", "X", false},
+		{"Sec-WebSocket-Accept", "a", false},
+		{"sec-websocket-protocol", "a", false},
+		{"SEC-WEBSOCKET-EXTENSIONS", "a", false},
+		{"Sec-Websocket-Version", "13", false},
+	} {
+		err := checkExtraHeader(http.Header{"Date": {"now"}, test.name: {"ok", test.value}})
+		if (err == nil) != test.ok {
+			t.Errorf("checkExtraHeader(%q: %q) = %v; want ok = %v", test.name, test.value, err, test.ok)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "websocket: ") {
+			t.Errorf("checkExtraHeader(%q: %q) = %v; want websocket: ...", test.name, test.value, err)
+		}
 	}
-	got := string(appendSwitching(nil, key, "chat", "", nil))
-	if want := "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n"; !strings.HasSuffix(got, want) {
-		t.Errorf("answer %q; want it to end in %q", got, want)
+}
+
+// What net/http lets through, when the handler is mounted there, is checked
+// as strictly where it matters.
+func TestCheckUpgradeOfNetHTTP(t *testing.T) {
+	lawful := func() *http.Request {
+		return &http.Request{
+			Method: "GET", RequestURI: "/a", URL: &url.URL{Path: "/a"}, Host: "a", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}},
+		}
 	}
-	if err := checkOrigin(r, false, nil); err == nil {
-		t.Errorf("checkOrigin(%q, %q) = nil; want 403", r.Header["Origin"], r.Host)
+	for _, test := range []struct {
+		name   string
+		change func(r *http.Request)
+		status int
+	}{
+		{"lawful", func(r *http.Request) {}, 0},
+		{"made by hand, without RequestURI", func(r *http.Request) { r.RequestURI = "" }, 0},
+		{"HTTP/2", func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, 505},
+		{"HTTP/1.0", func(r *http.Request) { r.ProtoMinor = 0 }, 426},
+		{"Host empty", func(r *http.Request) { r.Host = "" }, 400},
+		{"Host with a path", func(r *http.Request) { r.Host = "a/b" }, 400},
+		{"target with a fragment", func(r *http.Request) { r.RequestURI = "/a#b" }, 400},
+		{"target with NUL", func(r *http.Request) { r.RequestURI = "/%00" }, 400},
+		{"target not ASCII", func(r *http.Request) { r.RequestURI = "/\u00eb" }, 400},
+		{"body", func(r *http.Request) { r.ContentLength = 1 }, 400},
+		{"body of unknown length", func(r *http.Request) { r.ContentLength = -1 }, 400},
+		{"chunked", func(r *http.Request) { r.TransferEncoding = []string{"chunked"} }, 400},
+		{"key with a line in it", func(r *http.Request) { r.Header["Sec-Websocket-Key"] = []string{"dGhlIHNhbXBsZSBub2\r\nZQ=="} }, 400},
+	} {
+		r := lawful()
+		test.change(r)
+		key, err := checkUpgrade(r)
+		var refused *HandshakeError
+		switch {
+		case test.status == 0 && (err != nil || key != "dGhlIHNhbXBsZSBub25jZQ=="):
+			t.Errorf("%s: checkUpgrade = %q, %v; want the key", test.name, key, err)
+		case test.status != 0 && (!errors.As(err, &refused) || refused.Status != test.status || key != ""):
+			t.Errorf("%s: checkUpgrade = %q, %v; want %d", test.name, key, err, test.status)
+		}
 	}
-	if err := checkOrigin(r, false, []string{"*.example.org", "http://example.com"}); err != nil {
-		t.Errorf("checkOrigin(%q, %q) = %v; want nil", r.Header["Origin"], r.Host, err)
+	r := lawful()
+	r.Header["Sec-Websocket-Protocol"] = []string{"a b"}
+	if name, err := selectSubprotocol(r, []string{"a"}); name != "" || err == nil {
+		t.Errorf("selectSubprotocol(%q) = %q, %v; want an error", r.Header["Sec-Websocket-Protocol"], name, err)
 	}
 }

@@ -1,0 +1,115 @@
+package websocket
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseExtensions(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   []extension
+		ok     bool
+	}{
+		{nil, nil, true},
+		{[]string{"a"}, []extension{{"a", nil}}, true},
+		{[]string{"permessage-deflate; client_max_window_bits; server_max_window_bits=10"}, []extension{
+			{"permessage-deflate", []extensionParam{{"client_max_window_bits", ""}, {"server_max_window_bits", "10"}}}}, true},
+		{[]string{`a;b="c";d = "\e\f" ; g=h`}, []extension{{"a", []extensionParam{{"b", "c"}, {"d", "ef"}, {"g", "h"}}}}, true},
+		{[]string{`a; b="\\c"`}, nil, false}, // a backslash is no part of a token
+		{[]string{"a,b;c", "", "d\t,\t"}, []extension{{"a", nil}, {"b", []extensionParam{{"c", ""}}}, {"d", nil}}, true},
+		{[]string{"a", "b;"}, nil, false},
+		{[]string{""}, nil, false},
+		{[]string{"a b"}, nil, false},
+		{[]string{`a; b="c" d`}, nil, false},
+		{[]string{`a; b="c`}, nil, false},
+		{[]string{`a; b="c\`}, nil, false},
+		{[]string{`a; "b"`}, nil, false},
+		{[]string{`"a"`}, nil, false},
+		{[]string{`a; b="\`, `"`}, nil, false},
+		{[]string{"a" + strings.Repeat(";b", maxListElements)}, nil, false},
+		{[]string{strings.Repeat("a,", maxListElements+1)}, nil, false},
+	} {
+		got, err := parseExtensions(test.values)
+		if !reflect.DeepEqual(got, test.want) || (err == nil) != test.ok {
+			t.Errorf("parseExtensions(%q) = %v, %v; want %v, ok = %v", test.values, got, err, test.want, test.ok)
+		}
+	}
+}
+
+// What comes out is made of tokens, is found again when it is written anew,
+// and doesn't depend on how the list was spread over lines.
+func FuzzExtensions(f *testing.F) {
+	f.Add("permessage-deflate; client_max_window_bits")
+	f.Add("permessage-deflate; server_no_context_takeover; server_max_window_bits=\"1\\0\", permessage-deflate")
+	f.Add("a; b=c,, d\n\te ; f = \"g\" \n,")
+	f.Add("a; b=\"\\\"\nc\"")
+	for _, c := range loadHandshakes(f) {
+		for line := range strings.SplitSeq(string(c.sent), "\r\n") {
+			if value, ok := strings.CutPrefix(line, "Sec-WebSocket-Extensions:"); ok {
+				f.Add(value)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, lines string) {
+		values := strings.Split(lines, "\n")
+		got, err := parseExtensions(values)
+		if _, checkErr := scanExtensions(values, false); !reflect.DeepEqual(checkErr, err) {
+			t.Fatalf("scanExtensions(%q, false): %v; parseExtensions: %v", values, checkErr, err)
+		}
+		if err != nil {
+			if e, ok := err.(*HandshakeError); !ok || e.Status != 400 || len(e.Reason) > 600 || got != nil {
+				t.Fatalf("parseExtensions(%q) = %v, %#v; want nothing and a short 400", values, got, err)
+			}
+			return
+		}
+		count := 0
+		var written []string
+		for _, e := range got {
+			line := e.name
+			tokens := isToken(e.name)
+			for _, p := range e.params {
+				line += ";" + p.name
+				if p.value != "" {
+					line += "=" + p.value
+				}
+				tokens = tokens && isToken(p.name) && (p.value == "" || isToken(p.value))
+				count++
+			}
+			count++
+			if !tokens {
+				t.Errorf("parseExtensions(%q): %+v; want tokens", values, e)
+			}
+			written = append(written, line)
+		}
+		if count == 0 || count > maxListElements {
+			t.Errorf("parseExtensions(%q): %d elements; want 1 to %d", values, count, maxListElements)
+		}
+		for _, again := range [][]string{written, {strings.Join(written, ", ")}, {strings.Join(values, ",")}} {
+			if same, err := parseExtensions(again); err != nil || !reflect.DeepEqual(same, got) {
+				t.Errorf("parseExtensions(%q) = %+v, %v; parseExtensions(%q) = %+v", again, same, err, values, got)
+			}
+		}
+	})
+}
+
+func TestHasListToken(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   bool
+	}{
+		{nil, false},
+		{[]string{""}, false},
+		{[]string{"close"}, true},
+		{[]string{" \tCLOSE\t "}, true},
+		{[]string{"a,close,b"}, true},
+		{[]string{"a", "b", ",,close"}, true},
+		{[]string{"closed, clos, xclose, clo se, \"close\", close/1"}, false},
+		{[]string{"clo\u017fe"}, false},
+	} {
+		if got := hasListToken(test.values, "close"); got != test.want {
+			t.Errorf("hasListToken(%q, close) = %v; want %v", test.values, got, test.want)
+		}
+	}
+}
