@@ -1,3 +1,53 @@
 package echo
 
-var ours []Server
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/rawws/websocket"
+)
+
+// ours lists this library in its two shapes. Nothing else of the package knows
+// the library.
+var ours = []Server{
+	{Name: "ours", Note: "this library, Events", Ours: true, Checks: true, serve: serveOurs},
+	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Checks: true, serve: serveOursBlocking},
+}
+
+func serveOurs(ln net.Listener, cfg Config) error {
+	return ourServer(cfg, websocket.Events{
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, p []byte) { c.WriteMessage(t, p) },
+	}).Serve(ln)
+}
+
+func serveOursBlocking(ln net.Listener, cfg Config) error {
+	return ourServer(cfg, websocket.HandlerFunc(func(c *websocket.Conn, _ *http.Request) {
+		var buf []byte
+		for {
+			t, p, err := c.AppendMessage(buf[:0])
+			if err != nil {
+				return
+			}
+			if c.WriteMessage(t, p) != nil {
+				return
+			}
+			buf = p
+		}
+	})).Serve(ln)
+}
+
+func ourServer(cfg Config, h websocket.Handler) *websocket.Server {
+	s := &websocket.Server{Handler: h}
+	s.Upgrader.MaxMessageSize = int64(cfg.maxMessage())
+	if cfg.ParkMillis > 0 {
+		s.Upgrader.ParkAfter = time.Duration(cfg.ParkMillis) * time.Millisecond
+	}
+	if cfg.NoPark {
+		s.Upgrader.ParkAfter = -1
+	}
+	if cfg.Deflate {
+		s.Upgrader.Compression = &websocket.Compression{}
+	}
+	return s
+}

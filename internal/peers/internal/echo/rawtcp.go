@@ -15,7 +15,7 @@ func serveRawTCP(ln net.Listener, cfg Config) error {
 		defer nc.Close()
 		buf := make([]byte, size)
 		for {
-			n, err := io.ReadAtLeast(nc, buf, cfg.RawMessage)
+			n, err := io.ReadAtLeast(nc, buf, max(1, cfg.RawMessage))
 			if err != nil {
 				return
 			}
