@@ -95,7 +95,7 @@ func FuzzMask(f *testing.F) {
 }
 
 func BenchmarkMask(b *testing.B) {
-	sizes := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 64, 125, 256, 512, 1 << 10, 4 << 10, 64 << 10, 1 << 20}
+	sizes := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 125, 512, 1 << 10, 64 << 10, 1 << 20}
 	for _, size := range sizes {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			buf := make([]byte, size+1)[1:]
