@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -120,19 +121,39 @@ func TestUTF8Cases(t *testing.T) {
 	}
 }
 
-// Every sequence of four bytes from the borders of the grammar.
+// utf8Borders are the bytes beside which the grammar changes its mind.
+var utf8Borders = []byte{0, 0x41, 0x7f, 0x80, 0x81, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
+	0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xf7, 0xf8, 0xff}
+
 func TestUTF8Sequences(t *testing.T) {
-	borders := []byte{0, 0x41, 0x7f, 0x80, 0x81, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
-		0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xf7, 0xf8, 0xff}
-	for _, a := range borders {
-		for _, b := range borders {
-			for _, c := range borders {
-				for _, d := range borders {
+	for _, a := range utf8Borders {
+		for _, b := range utf8Borders {
+			for _, c := range utf8Borders {
+				for _, d := range utf8Borders {
 					p := []byte{a, b, c, d}
 					checkUTF8(t, p, nil)
 					checkUTF8(t, p, []byte{1})
 				}
 			}
+		}
+	}
+}
+
+// One wrong byte in a long run of an alphabet, at every place: a run is checked
+// many bytes at a time, and none of them may hide it.
+func TestUTF8Damage(t *testing.T) {
+	for _, text := range utf8Texts {
+		whole := []byte(strings.Repeat(text.text, 300/len(text.text)+1))
+		checkUTF8(t, whole, nil)
+		p := bytes.Clone(whole)
+		for i := range p {
+			for _, b := range utf8Borders {
+				p[i] = b
+				checkUTF8(t, p, nil)
+			}
+			p[i] = whole[i]
+			checkUTF8(t, p[:i], nil)
+			checkUTF8(t, p[i:], nil)
 		}
 	}
 }
@@ -155,22 +176,25 @@ func FuzzUTF8(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p, sizes []byte) {
 		checkUTF8(t, p, nil)
 		checkUTF8(t, p, sizes)
+		checkUTF8(t, bytes.Repeat(p, 1+600/(1+len(p))), sizes) // long enough for runs
 	})
 }
 
 var utf8Texts = []struct{ name, text string }{
 	{"ascii", "The quick brown fox jumps over the lazy dog; 0123456789 {\"json\": true}. "},
+	{"english", "It’s a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife. “My dear Mr. Bennet,” said his lady. "},
 	{"latin", "Dès Noël, où un zéphyr haï me vêt de glaçons würmiens, je dîne d'exquis rôtis de bœuf au kir, à l'aÿ d'âge mûr, etc. "},
 	{"cyrillic", "Съешь же ещё этих мягких французских булок, да выпей чаю. Широкая электрификация южных губерний. "},
 	{"hindi", "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है। "},
 	{"cjk", "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。"},
+	{"korean", "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았다. "},
 	{"emoji", "😀😃😄😁😆😅🤣😂🙂🙃😉😊😇🥰😍🤩😘😗😚😙"},
 	{"mixed", "Hello, мир! 你好，世界 😀 naïve café — 日本語テキスト and {\"ключ\": \"значение\"} 👍 ok. "},
 }
 
 func BenchmarkUTF8(b *testing.B) {
 	for _, text := range utf8Texts {
-		for _, size := range []int{16, 125, 1 << 10, 4 << 10, 64 << 10} {
+		for _, size := range []int{16, 125, 1 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("%s/%d", text.name, size), func(b *testing.B) {
 				p := []byte(strings.Repeat(text.text, size/len(text.text)+1))[:size]
 				b.SetBytes(int64(size))
