@@ -380,7 +380,7 @@ func setHost(r *http.Request, host string, hosts int) error {
 
 // checkFraming holds the rules on the length of a body (RFC 9112, section 6).
 // A body is declared in the request's fields but never read: a request with
-// one is for net/http, or refused by checkUpgrade.
+// one is for net/http, or refused by checkUpgrade. Trailer stays in Header.
 func checkFraming(r *http.Request) error {
 	lengths, codings := r.Header["Content-Length"], r.Header["Transfer-Encoding"]
 	switch {
@@ -392,6 +392,11 @@ func checkFraming(r *http.Request) error {
 		delete(r.Header, "Transfer-Encoding")
 		r.TransferEncoding = []string{"chunked"}
 		r.ContentLength = -1
+		for _, name := range []string{"Transfer-Encoding", "Content-Length", "Trailer"} {
+			if hasListToken(r.Header["Trailer"], name) {
+				return refuse(http.StatusBadRequest, "%s behind the body (RFC 9110, section 6.5.1)", name)
+			}
+		}
 	case len(codings) > 0:
 		return refuseCodings(codings)
 	case len(lengths) > 1:
