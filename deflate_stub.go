@@ -2,14 +2,9 @@ package websocket
 
 import "net/http"
 
-type Compression struct{}
-
-func (*Compression) threshold() int { return 0 }
-
 type deflateState struct{}
 
 func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error { return nil }
-func compressedLimit(n uint64) uint64                                    { return n }
 func (c *Conn) inflateMessage(dst []byte, base int, grow growFunc) ([]byte, error) {
 	return dst, nil
 }
