@@ -1,8 +1,10 @@
 package echo
 
 import (
+	"errors"
 	"net"
 	"net/http"
+	"runtime"
 
 	"github.com/lxzan/gws"
 )
@@ -25,5 +27,17 @@ func serveGWS(ln net.Listener, cfg Config) error {
 		Authorize:          func(*http.Request, gws.SessionStorage) bool { return true },
 	})
 	s.OnError = func(net.Conn, error) {} // its default prints every refused upgrade
-	return s.RunListener(ln)
+	return s.RunListener(finalListener{ln})
+}
+
+// A finalListener ends the goroutine that accepts from it once it is closed:
+// the library's server would try again for ever.
+type finalListener struct{ net.Listener }
+
+func (l finalListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if errors.Is(err, net.ErrClosed) {
+		runtime.Goexit()
+	}
+	return nc, err
 }

@@ -143,6 +143,9 @@ func (l *Load) awaitAnswer(c *conn) error {
 	}
 	for n := 0; ; {
 		m, err := unix.Read(c.fd, l.buf[n:])
+		if err == unix.EINTR { // a read with a timeout isn't restarted
+			continue
+		}
 		if err != nil || m == 0 {
 			return fmt.Errorf("load: the upgrade was answered with %q and then %w", l.buf[:n], errors.Join(err, io.ErrUnexpectedEOF))
 		}

@@ -1,0 +1,136 @@
+package load_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rawws/websocket/internal/peers/internal/echo"
+	"github.com/rawws/websocket/internal/peers/internal/load"
+)
+
+// start serves cfg on a port of the kernel's choice.
+func start(t *testing.T, cfg echo.Config) string {
+	t.Helper()
+	ln, err := echo.Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go echo.Serve(ln, cfg)
+	return ln.Addr().String()
+}
+
+func payloads(n int) [][]byte {
+	return [][]byte{[]byte(strings.Repeat("0123456789abcdef", n/16+1)[:n])}
+}
+
+// TestEveryServerEchoes runs the client against each server: what the
+// comparisons measure is a whole and correct echo.
+func TestEveryServerEchoes(t *testing.T) {
+	for _, s := range echo.All {
+		t.Run(s.Name, func(t *testing.T) {
+			for _, size := range []int{8, 125, 126, 65535, 65536, 1 << 20} {
+				for _, pipeline := range []int{1, 4} {
+					cfg := echo.Config{Server: s.Name, Validate: true, RawMessage: load.FrameSize(size)}
+					l := &load.Load{
+						Addr: start(t, cfg), Conns: 3, Pipeline: pipeline, Payloads: payloads(size),
+						Text: true, Raw: s.Name == "rawtcp", Sources: 2,
+					}
+					defer l.Close()
+					if err := l.Open(); err != nil {
+						t.Fatalf("%d bytes: open: %v", size, err)
+					}
+					if err := l.Warm(50); err != nil {
+						t.Errorf("%d bytes, pipeline %d: %v", size, pipeline, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestHandshakes(t *testing.T) {
+	for _, s := range echo.All {
+		t.Run(s.Name, func(t *testing.T) {
+			l := &load.Load{Addr: start(t, echo.Config{Server: s.Name}), Conns: 5, Raw: s.Name == "rawtcp", Sources: 3}
+			r, err := l.Handshakes(40)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Latency.Count != 40 {
+				t.Errorf("40 handshakes: %d were timed; want all", r.Latency.Count)
+			}
+		})
+	}
+}
+
+// TestNoticesAlteredEcho puts a server in front that flips one bit, loses a
+// byte or repeats one: the client has to say so.
+func TestNoticesAlteredEcho(t *testing.T) {
+	tests := []struct {
+		name  string
+		alter func(p []byte) []byte
+	}{
+		{"bit", func(p []byte) []byte { p[len(p)/2] ^= 1; return p }},
+		{"number", func(p []byte) []byte { p[6] ^= 1; return p }},
+		{"last", func(p []byte) []byte { p[len(p)-1] ^= 0x80; return p }},
+		{"twice", func(p []byte) []byte { return append(p, p...) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				nc, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer nc.Close()
+				buf := make([]byte, 4096)
+				for {
+					n, err := nc.Read(buf)
+					if err != nil {
+						return
+					}
+					nc.Write(tt.alter(buf[:n]))
+				}
+			}()
+			l := &load.Load{Addr: ln.Addr().String(), Conns: 1, Raw: true, Payloads: payloads(100)}
+			defer l.Close()
+			if err := l.Open(); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Warm(5); err == nil {
+				t.Errorf("the echo was altered (%s): got no error; want one", tt.name)
+			}
+		})
+	}
+}
+
+func TestHistQuantiles(t *testing.T) {
+	var a, b load.Hist
+	for i := 1; i <= 1000; i++ {
+		h := &a
+		if i%2 == 0 {
+			h = &b
+		}
+		h.Add(time.Duration(i) * time.Microsecond)
+	}
+	a.Seal()
+	b.Seal()
+	a.Merge(&b)
+	for _, tt := range []struct {
+		q    float64
+		want time.Duration
+	}{{0, time.Microsecond}, {0.5, 501 * time.Microsecond}, {0.99, 991 * time.Microsecond}, {1, time.Millisecond}} {
+		got := a.Quantile(tt.q)
+		if off := float64(got-tt.want) / float64(tt.want); off < -0.02 || off > 0.02 {
+			t.Errorf("Quantile(%v) of 1 to 1000 µs = %v; want %v within 2%%", tt.q, got, tt.want)
+		}
+	}
+}
