@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -338,7 +339,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		var err error
 		if len(p) > smallSize {
 			n, err = c.nc.Read(p)
-			if n == 0 && c.wasKicked(err) {
+			if n == 0 && (err == nil || c.wasKicked(err)) {
 				return 0, nil
 			}
 			c.heardBytes()
@@ -414,6 +415,8 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	return MessageType(r.opcode), r.stream, nil
 }
 
+var errReader = errors.New("websocket: message reader used after the next read")
+
 // A messageReader reads one message.
 type messageReader struct {
 	c    *Conn
@@ -435,19 +438,21 @@ func (m *messageReader) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.release()
+	if r.stream != m {
+		if c.connState() == stateClosed {
+			return 0, c.endError()
+		}
+		return 0, errReader
+	}
 	for r.left == 0 {
-		err := io.EOF
-		if !r.h.fin {
-			err = c.nextFrame()
-		} else if m.done = true; r.started {
-			if failed := c.endMessage(); failed != nil {
-				err = failed
+		if r.h.fin {
+			m.done = true
+			if err := c.endMessage(); err != nil {
+				return 0, c.readFailed(err)
 			}
+			return 0, io.EOF
 		}
-		if err == io.EOF {
-			return 0, err
-		}
-		if err != nil {
+		if err := c.nextFrame(); err != nil {
 			return 0, c.readFailed(err)
 		}
 	}
@@ -488,7 +493,7 @@ func (c *Conn) fill(need int) error {
 			return nil
 		}
 		if err == nil {
-			err = io.EOF
+			continue // nothing happened, says io.Reader
 		}
 		if !c.wasKicked(err) {
 			return err
@@ -516,6 +521,8 @@ func (c *Conn) fillOnce(need int) (int, error) {
 	r := &c.read
 	if r.in == nil {
 		r.in = getBuffer(smallSize)
+	} else if len(r.in.b) < smallSize { // what a hijack left over
+		r.moveTo(smallSize)
 	}
 	r.in.compact(max(need, len(r.in.b)/2))
 	n, err := c.nc.Read(r.in.b[r.in.w:])
@@ -558,6 +565,9 @@ func (c *Conn) fillRaw(need int) (int, error) {
 	if err == nil && failed != nil {
 		err = &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
 			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", failed)}
+	}
+	if n == 0 && err == nil {
+		err = io.EOF
 	}
 	return n, err
 }
