@@ -94,6 +94,33 @@ func FuzzExtensions(f *testing.F) {
 	})
 }
 
+func TestByteClasses(t *testing.T) {
+	const alnum = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	const visible = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~" + alnum
+	var obs strings.Builder
+	for c := 0x80; c <= 0xff; c++ {
+		obs.WriteByte(byte(c))
+	}
+	for _, test := range []struct {
+		name  string
+		class uint8
+		want  string
+	}{
+		{"token", tokenByte, "!#$%&'*+-.^_`|~" + alnum},
+		{"value", valueByte, "\t " + visible + obs.String()},
+		{"target", targetByte, strings.ReplaceAll(visible, "#", "")},
+		{"host", hostByte, "-._~!$&'()*+,;=" + alnum},
+		{"plain path", plainPathByte, "-._~/$&+:=@" + alnum},
+	} {
+		for c := range 256 {
+			want := strings.IndexByte(test.want, byte(c)) >= 0
+			if got := byteClasses[c]&test.class != 0; got != want {
+				t.Errorf("byte %#02x in class %s: %v; want %v", c, test.name, got, want)
+			}
+		}
+	}
+}
+
 func TestHasListToken(t *testing.T) {
 	for _, test := range []struct {
 		values []string

@@ -312,6 +312,8 @@ func TestAppendRefusal(t *testing.T) {
 			"503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nfull\n"},
 		{307, "there", http.Header{"Location": {"/there"}},
 			"307 Temporary Redirect\r\nConnection: close\r\nLocation: /there\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n\r\nthere\n"},
+		{300, "x", nil, "300 Multiple Choices\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		{599, "x", nil, "599 \r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
 		{499, "x", nil, "499 \r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
 		// What refuses nothing, has no body or isn't a status.
 		{0, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
@@ -357,6 +359,7 @@ func TestCheckExtraHeader(t *testing.T) {
 		{"content-type", "text/html", false},
 		{"Transfer-Encoding", "chunked", false},
 		{"Trailer", "X", false},
+		{"Sec-WebSocket-", "a", false},
 		{"Sec-WebSocket-Accept", "a", false},
 		{"sec-websocket-protocol", "a", false},
 		{"SEC-WEBSOCKET-EXTENSIONS", "a", false},
