@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"iter"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +41,6 @@ type Server struct {
 	once   sync.Once
 	reg    registry
 	events *Events // Handler, when it is one
-	limits logLimits
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
@@ -110,7 +109,7 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.reg.u = &s.Upgrader
-		s.reg.log = s.log
+		s.reg.log.to = s.ErrorLog
 		s.reg.done = s.release
 		switch h := s.Handler.(type) {
 		case Events:
@@ -150,7 +149,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			return err
 		}
 		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-		s.log(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
+		s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
 		time.Sleep(wait)
 	}
 }
@@ -250,7 +249,7 @@ func (s *Server) handshake(nc net.Conn) (*Conn, *http.Request) {
 	if err != nil {
 		var refused *HandshakeError
 		if !errors.As(err, &refused) || refused.Status >= 500 {
-			s.log(logHandshake, "websocket: handshake failed", "remote", nc.RemoteAddr().String(), "error", err)
+			s.reg.log.write(logHandshake, "websocket: handshake failed", "remote", nc.RemoteAddr().String(), "error", err)
 		}
 		return nil, nil
 	}
@@ -392,7 +391,7 @@ func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 type plainLog struct{ s *Server }
 
 func (l plainLog) Write(p []byte) (int, error) {
-	l.s.log(logPlain, "websocket: net/http", "message", string(p))
+	l.s.reg.log.write(logPlain, "websocket: net/http", "message", cut(strings.TrimSpace(string(p)), 8<<10))
 	return len(p), nil
 }
 
@@ -473,41 +472,4 @@ func (s *Server) Close() error {
 		return plain.Close()
 	}
 	return nil
-}
-
-// A logKind is a sort of event that peers can cause as often as they like.
-type logKind uint8
-
-const (
-	logAccept logKind = iota
-	logHandshake
-	logPanic
-	logPlain
-	logKinds
-)
-
-// logLimits keep the log at a line a second for each kind.
-type logLimits [logKinds]struct {
-	last    atomic.Int64 // second of the last line
-	skipped atomic.Int64 // events since
-}
-
-func (s *Server) log(kind logKind, msg string, args ...any) {
-	l := &s.limits[kind]
-	now := time.Now().Unix()
-	last := l.last.Load()
-	if kind != logPanic { // each is a bug, and the stack is what finds it
-		if now == last || !l.last.CompareAndSwap(last, now) {
-			l.skipped.Add(1)
-			return
-		}
-	}
-	if n := l.skipped.Swap(0); n > 0 {
-		args = append(args, "more", fmt.Sprintf("%d like it since the last line", n))
-	}
-	logger := s.ErrorLog
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.Error(msg, args...)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -34,7 +33,7 @@ type registry struct {
 	pending    atomic.Int32 // upgrades that will add a connection or settle
 	standalone bool         // in the table of standalones
 
-	log  func(kind logKind, msg string, args ...any)
+	log  lineLog
 	done func() // called when a connection's last callback has returned
 }
 
@@ -65,7 +64,7 @@ func (l *link) remove() {
 type keepAlive struct {
 	pingAt   int64        // the sweeper's alone
 	asked    atomic.Int64 // registry's time of the ping that has no answer yet, or 0
-	stamp    atomic.Int64 // that ping's payload: the clock's time
+	stamp    atomic.Int64 // that ping's payload: when it left, monotonic
 	rtt      atomic.Int64
 	closeBy  atomic.Int64 // end of CloseTimeout, in stateClosing
 	kicked   atomic.Bool  // the read deadline that passed is the sweeper's
@@ -76,7 +75,7 @@ type keepAlive struct {
 // section 5.5.3).
 func (k *keepAlive) pong(p []byte) {
 	if stamp := k.stamp.Load(); len(p) == 8 && stamp != 0 && binary.BigEndian.Uint64(p) == uint64(stamp) {
-		k.rtt.Store(time.Now().UnixNano() - stamp)
+		k.rtt.Store(monotonic() - stamp)
 		k.stamp.Store(0)
 	}
 }
@@ -153,11 +152,7 @@ func (g *registry) count() int {
 // panicked notes a handler's panic.
 func (g *registry) panicked(c *Conn, value any, stack []byte) {
 	g.counters(c).panics.Add(1)
-	log := g.log
-	if log == nil {
-		log = func(_ logKind, msg string, args ...any) { slog.Error(msg, args...) }
-	}
-	log(logPanic, "websocket: handler panicked", "remote", c.RemoteAddr().String(), "panic", value, "stack", string(stack))
+	g.log.write(logPanic, "websocket: handler panicked", "remote", c.RemoteAddr().String(), "panic", cut(fmt.Sprint(value), 1<<10), "stack", string(stack))
 }
 
 // conns returns the connections there are.
@@ -287,7 +282,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 // keepAlivePing sends a ping that says when it left.
 func (c *Conn) keepAlivePing(now int64) {
 	k := &c.beat
-	stamp := time.Now().UnixNano()
+	stamp := monotonic()
 	k.stamp.Store(stamp)
 	var p [8]byte
 	binary.BigEndian.PutUint64(p[:], uint64(stamp))

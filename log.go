@@ -1,0 +1,72 @@
+package websocket
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// A logKind is a sort of event that peers can cause as often as they like.
+type logKind uint8
+
+const (
+	logAccept logKind = iota
+	logHandshake
+	logPanic
+	logPlain
+	logKinds
+)
+
+// A lineLog keeps the log at a line a second for each kind, whatever the peers
+// do: a disk that is full of their misdeeds would be one more.
+type lineLog struct {
+	to     *slog.Logger // slog.Default() when it is nil
+	limits [logKinds]lineLimit
+}
+
+type lineLimit struct {
+	last    atomic.Int64 // monotonic time of the last line, 0 before the first
+	skipped atomic.Int64 // events since
+}
+
+// allow reports whether a line may be written now.
+func (l *lineLimit) allow() bool {
+	now, last := monotonic(), l.last.Load()
+	if last != 0 && now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
+		l.skipped.Add(1)
+		return false
+	}
+	return true
+}
+
+// write writes a line, unless one of its kind was written less than a second
+// ago; the next one says how many were left out.
+func (l *lineLog) write(kind logKind, msg string, args ...any) {
+	limit := &l.limits[kind]
+	if !limit.allow() {
+		return
+	}
+	if n := limit.skipped.Swap(0); n > 0 {
+		args = append(args, "more", fmt.Sprintf("%d like it since the last line", n))
+	}
+	logger := l.to
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.Error(msg, args...)
+}
+
+// cut bounds a text that a peer may have had a hand in.
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "..."
+	}
+	return s
+}
+
+// processStart is what monotonic counts from.
+var processStart = time.Now()
+
+// monotonic is a time in nanoseconds that a change of the clock can't move.
+func monotonic() int64 { return int64(time.Since(processStart)) }
