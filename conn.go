@@ -58,7 +58,7 @@ type Conn struct {
 	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows
 	u   *Upgrader
 	reg *registry
-	ev  *Events // nil under a HandlerFunc or a bare Upgrade
+	ev  atomic.Pointer[Events] // nil under a HandlerFunc or a bare Upgrade
 
 	subprotocol string
 	deflate     *deflateState // nil when permessage-deflate wasn't negotiated

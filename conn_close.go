@@ -224,7 +224,7 @@ func (c *Conn) shutdown() {
 	if !c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed, code: CloseGoingAway}) {
 		return
 	}
-	if c.ev == nil {
+	if c.ev.Load() == nil {
 		go c.closeAndWait()
 		return
 	}
@@ -238,7 +238,7 @@ func (c *Conn) shutdown() {
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose()
-	if c.ev != nil {
+	if c.ev.Load() != nil {
 		c.unpark()
 	} else if c.read.mu.TryLock() {
 		c.readFailed(c.awaitClose())

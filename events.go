@@ -40,8 +40,8 @@ type Events struct {
 // ServeWebSocket serves the connection until it has ended. A Server whose
 // Handler is an Events doesn't call it but lets idle connections park.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
-	c.ev = &e
 	c.inline = true
+	c.ev.Store(&e) // after inline: the sweeper and Shutdown may be looking
 	c.start(r, (*Conn).loop)
 }
 
@@ -57,8 +57,8 @@ func (c *Conn) start(r *http.Request, run func(*Conn)) {
 // open runs OnOpen and reports whether the connection is to be served on.
 func (c *Conn) open(r *http.Request) (ok bool) {
 	defer c.recovered(&ok)
-	if c.ev.OnOpen != nil {
-		c.ev.OnOpen(c, r)
+	if f := c.ev.Load().OnOpen; f != nil {
+		f(c, r)
 	}
 	return true
 }
@@ -84,8 +84,8 @@ func (c *Conn) closed(err error) {
 	ok := true
 	func() {
 		defer c.recovered(&ok)
-		if c.ev.OnClose != nil {
-			c.ev.OnClose(c, err)
+		if f := c.ev.Load().OnClose; f != nil {
+			f(c, err)
 		}
 	}()
 	if !c.inline {
@@ -108,12 +108,13 @@ func (c *Conn) deliver() (err error) {
 
 // messages is the loop that a message costs.
 func (c *Conn) messages() error {
+	onMessage := c.ev.Load().OnMessage
 	for {
 		t, p, err := c.borrowMessage()
 		if err != nil {
 			return c.eventsFailed(err)
 		}
-		if c.connState() != stateOpen || c.ev.OnMessage == nil {
+		if c.connState() != stateOpen || onMessage == nil {
 			continue
 		}
 		more := c.buffered()
@@ -121,7 +122,7 @@ func (c *Conn) messages() error {
 		if more != corked {
 			c.write.corked.Store(more)
 		}
-		c.ev.OnMessage(c, t, p)
+		onMessage(c, t, p)
 		if corked && !more {
 			c.Flush() // the last of the batch may have had no answer
 		}

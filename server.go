@@ -266,7 +266,7 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		go c.Close(CloseGoingAway, "")
 	}
 	if s.events != nil {
-		c.ev = s.events
+		c.ev.Store(s.events)
 		c.start(r, func(c *Conn) { go c.loop() })
 		return
 	}
