@@ -121,6 +121,21 @@ func TestByteClasses(t *testing.T) {
 	}
 }
 
+func TestEqualFold(t *testing.T) {
+	for x := range 256 {
+		for y := range 256 {
+			a, b := string([]byte{'a', byte(x)}), string([]byte{'A', byte(y)})
+			want := x == y || x < 0x80 && y < 0x80 && strings.EqualFold(a, b)
+			if got := equalFold(a, b); got != want {
+				t.Errorf("equalFold(%q, %q) = %v; want %v", a, b, got, want)
+			}
+		}
+	}
+	if equalFold("a", "aa") || !equalFold("", "") {
+		t.Error("equalFold of different lengths is true, or of empty strings false")
+	}
+}
+
 func TestHasListToken(t *testing.T) {
 	for _, test := range []struct {
 		values []string
