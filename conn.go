@@ -58,7 +58,7 @@ type Conn struct {
 	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows
 	u   *Upgrader
 	reg *registry
-	ev  atomic.Pointer[Events] // nil under a HandlerFunc or a bare Upgrade
+	ev  *Events // the loop's alone
 
 	subprotocol string
 	deflate     *deflateState // nil when permessage-deflate wasn't negotiated
@@ -66,20 +66,26 @@ type Conn struct {
 	read  reader
 	write writer
 
-	mu  sync.Mutex // guards what follows; never held over a call that waits
-	end *EndError  // being filled from stateClosing on, final in stateClosed
-	ctx *connContext
+	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
+	queue atomic.Pointer[sendQueue]
+
+	mu     sync.Mutex // guards what follows; never held over a call that waits
+	groups []leaver   // to be told of the end
+	end    *EndError  // being filled from stateClosing on, final in stateClosed
+	ctx    *connContext
 
 	state  atomic.Uint32 // a connState, written under mu
 	parked atomic.Uint32 // a parkState, see park_linux.go
 	slot   int32         // the index in the parker's table while parked
 	shard  uint8         // of the registry's counters
-	inline bool          // served on a goroutine of the application's: never parked
 
 	link  link         // in the registry's wheel, guarded by its lock
 	heard atomic.Int64 // the registry's time of the last byte received
 	beat  keepAlive
 }
+
+// A leaver forgets a connection that has ended: a Group.
+type leaver interface{ remove(c *Conn) bool }
 
 // A connContext exists only for who asked for it.
 type connContext struct {

@@ -76,6 +76,7 @@ func (c *Conn) sendClose() {
 	w := &c.write
 	w.mu.Lock()
 	defer c.unlockWrite()
+	c.drainQueue()
 	if w.err != nil {
 		return
 	}
@@ -108,6 +109,7 @@ func (c *Conn) peerClosed(p []byte) error {
 		return err
 	}
 	c.beginClose(&EndError{By: SidePeer, Err: &CloseError{code, reason}, code: code})
+	c.dropQueue() // it wants nothing more
 	c.sendClose()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,6 +143,7 @@ func (c *Conn) readFailed(err error) error {
 	case errors.As(err, &broken):
 		e := &EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason}
 		c.beginClose(e)
+		c.dropQueue()
 		c.sendClose()
 		linger(c.nc)
 	case err == errPeerClosed:
@@ -175,7 +178,8 @@ func (c *Conn) finish(e *EndError) {
 		c.end = e
 	}
 	c.state.Store(uint32(stateClosed))
-	ctx := c.ctx
+	ctx, groups := c.ctx, c.groups
+	c.groups = nil
 	c.mu.Unlock()
 
 	// A tls.Conn would try to send an alert, and could wait for that.
@@ -187,7 +191,11 @@ func (c *Conn) finish(e *EndError) {
 	if ctx != nil {
 		ctx.cancel(c.end)
 	}
+	for _, g := range groups {
+		g.remove(c)
+	}
 	c.reg.remove(c)
+	c.dropQueue()
 	c.write.mu.Lock() // soon: whoever holds it fails now
 	c.write.shut()
 	c.unlockWrite()
@@ -224,7 +232,7 @@ func (c *Conn) shutdown() {
 	if !c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed, code: CloseGoingAway}) {
 		return
 	}
-	if c.ev.Load() == nil {
+	if c.reg.events == nil {
 		go c.closeAndWait()
 		return
 	}
@@ -238,7 +246,7 @@ func (c *Conn) shutdown() {
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose()
-	if c.ev.Load() != nil {
+	if c.reg.events != nil {
 		c.unpark()
 	} else if c.read.mu.TryLock() {
 		c.readFailed(c.awaitClose())

@@ -65,6 +65,9 @@ func (c *Conn) lockData() error {
 		c.unlockWrite()
 		<-done
 	}
+	if w.err == nil && c.queue.Load() != nil {
+		c.drainQueue() // what Send took comes first
+	}
 	if w.err != nil {
 		defer c.unlockWrite()
 		return w.err
@@ -85,14 +88,19 @@ func (c *Conn) wrote(err error, n int) {
 func (c *Conn) unlockWrite() {
 	w := &c.write
 	for {
-		if f := w.pong.Swap(nil); f != nil {
-			c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
-			pongFrames.Put(f)
-		}
+		c.writePong()
 		w.mu.Unlock()
 		if w.pong.Load() == nil || !w.mu.TryLock() {
 			return
 		}
+	}
+}
+
+// writePong sends the pong that waits.
+func (c *Conn) writePong() {
+	if f := c.write.pong.Swap(nil); f != nil {
+		c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
+		pongFrames.Put(f)
 	}
 }
 
@@ -140,43 +148,72 @@ var vectorPool = sync.Pool{New: func() any { return new(vectors) }}
 // the system has one for that.
 func (c *Conn) flush(p []byte) error {
 	w := &c.write
-	if w.out == nil || w.err != nil {
+	if w.err != nil || w.out == nil && p == nil {
 		return w.err
 	}
-	w.since.Store(c.reg.now.Load() | 1)
-	err := c.writeOut(p)
-	w.since.Store(0)
-	putBuffer(w.out)
-	w.out = nil
-	if err != nil {
-		c.writeFailed(err)
-		return w.err
+	var out []byte
+	if w.out != nil {
+		out = w.out.pending()
 	}
-	return nil
+	c.wroteOut(c.writeWaiting(out, p))
+	return w.err
 }
 
-func (c *Conn) writeOut(p []byte) error {
-	out := c.write.out
-	if p == nil {
-		_, err := c.nc.Write(out.pending())
+// wroteOut ends a write of w.out: the buffer goes back, a failure is kept.
+func (c *Conn) wroteOut(err error) {
+	if out := c.write.out; out != nil {
+		putBuffer(out)
+		c.write.out = nil
+	}
+	if err != nil {
+		c.writeFailed(err)
+	}
+}
+
+// writeWaiting writes p and q, as long as the peer takes to take them.
+func (c *Conn) writeWaiting(p, q []byte) error {
+	c.write.since.Store(c.reg.now.Load() | 1)
+	defer c.write.since.Store(0)
+	if len(q) == 0 {
+		_, err := c.nc.Write(p)
 		return err
 	}
-	if c.raw == nil { // no writev: fill the first piece, then the rest as it is
-		n := copy(out.b[out.w:], p)
-		out.w += n
-		_, err := c.nc.Write(out.pending())
-		if err == nil && n < len(p) {
-			_, err = c.nc.Write(p[n:])
+	if c.raw == nil { // no writev, and two writes would make two TLS records
+		b := getBuffer(batchSize)
+		defer putBuffer(b)
+		n := copy(b.b, p)
+		m := copy(b.b[n:], q)
+		if _, err := c.nc.Write(b.b[:n+m]); err != nil || m == len(q) {
+			return err
 		}
+		_, err := c.nc.Write(q[m:])
 		return err
 	}
 	v := vectorPool.Get().(*vectors)
-	v.two = [2][]byte{out.pending(), p}
+	v.two = [2][]byte{p, q}
 	v.bufs = v.two[:]
 	_, err := v.bufs.WriteTo(c.nc)
 	v.two = [2][]byte{}
 	vectorPool.Put(v)
 	return err
+}
+
+// writeFramed sends a whole frame, after what is held back.
+func (c *Conn) writeFramed(frame []byte) error {
+	w := &c.write
+	if len(frame) > copySize || !w.corked.Load() || w.err != nil {
+		return c.flush(frame)
+	}
+	if w.out != nil && len(w.out.b)-w.out.w < len(frame) {
+		if err := c.flush(nil); err != nil {
+			return err
+		}
+	}
+	if w.out == nil {
+		w.out = getBuffer(batchSize)
+	}
+	w.out.w += copy(w.out.b[w.out.w:], frame)
+	return nil
 }
 
 // writeFailed makes the failure the answer to every write to come. A peer that
@@ -259,7 +296,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if !w.mu.TryLock() {
 		return false
 	}
-	if w.err != nil {
+	if w.err != nil || op == opClose && c.queue.Load() != nil {
 		c.unlockWrite()
 		return false
 	}
@@ -267,8 +304,10 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if w.out == nil && c.raw != nil {
 		w.out = getBuffer(stashSize)
 		w.out.w = len(append(appendHeader(w.out.b[:0], h), payload...))
-		if c.writeNow() {
-			if op == opClose {
+		n, err := c.tryWrite(w.out.pending())
+		if w.out.r += n; err != nil || w.out.r == w.out.w {
+			c.wroteOut(err)
+			if err == nil && op == opClose {
 				c.sentClose()
 			}
 			c.unlockWrite()
@@ -301,32 +340,24 @@ func joined(b *buffer, frame []byte) *buffer {
 	return j
 }
 
-// writeNow writes what is held back as far as the socket takes it at once, and
-// reports whether that was all.
-func (c *Conn) writeNow() bool {
-	out := c.write.out
+// tryWrite writes as much of p as the socket takes at once.
+func (c *Conn) tryWrite(p []byte) (int, error) {
 	rw := rawWrites.Get().(*rawWrite)
-	rw.out, rw.err = out, nil
+	rw.p, rw.n, rw.err = p, 0, nil
 	err := c.raw.Write(rw.try)
+	n := rw.n
 	if err == nil {
 		err = rw.err
 	}
-	rw.out = nil
+	rw.p = nil
 	rawWrites.Put(rw)
-	if err == nil && out.r < out.w {
-		return false
-	}
-	putBuffer(out)
-	c.write.out = nil
-	if err != nil {
-		c.writeFailed(err)
-	}
-	return true
+	return n, err
 }
 
 // A rawWrite is one attempt to write without waiting, pooled like a rawRead.
 type rawWrite struct {
-	out *buffer
+	p   []byte
+	n   int
 	err error
 	try func(fd uintptr) bool
 }
@@ -338,10 +369,8 @@ var rawWrites = sync.Pool{New: func() any {
 }}
 
 func (rw *rawWrite) write(fd uintptr) bool {
-	n, err := withFD(syscall.Write, fd, rw.out.pending())
-	if n > 0 {
-		rw.out.r += n
-	}
+	n, err := withFD(syscall.Write, fd, rw.p)
+	rw.n = max(n, 0)
 	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
 		rw.err = os.NewSyscallError("write", err)
 	}

@@ -40,8 +40,7 @@ type Events struct {
 // ServeWebSocket serves the connection until it has ended. A Server whose
 // Handler is an Events doesn't call it but lets idle connections park.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
-	c.inline = true
-	c.ev.Store(&e) // after inline: the sweeper and Shutdown may be looking
+	c.ev = &e
 	c.start(r, (*Conn).loop)
 }
 
@@ -57,7 +56,7 @@ func (c *Conn) start(r *http.Request, run func(*Conn)) {
 // open runs OnOpen and reports whether the connection is to be served on.
 func (c *Conn) open(r *http.Request) (ok bool) {
 	defer c.recovered(&ok)
-	if f := c.ev.Load().OnOpen; f != nil {
+	if f := c.ev.OnOpen; f != nil {
 		f(c, r)
 	}
 	return true
@@ -84,11 +83,11 @@ func (c *Conn) closed(err error) {
 	ok := true
 	func() {
 		defer c.recovered(&ok)
-		if f := c.ev.Load().OnClose; f != nil {
+		if f := c.ev.OnClose; f != nil {
 			f(c, err)
 		}
 	}()
-	if !c.inline {
+	if c.reg.events != nil {
 		c.reg.done()
 	}
 }
@@ -108,7 +107,7 @@ func (c *Conn) deliver() (err error) {
 
 // messages is the loop that a message costs.
 func (c *Conn) messages() error {
-	onMessage := c.ev.Load().OnMessage
+	onMessage := c.ev.OnMessage
 	for {
 		t, p, err := c.borrowMessage()
 		if err != nil {

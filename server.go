@@ -38,9 +38,8 @@ type Server struct {
 	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
-	once   sync.Once
-	reg    registry
-	events *Events // Handler, when it is one
+	once sync.Once
+	reg  registry
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
@@ -113,9 +112,9 @@ func (s *Server) init() {
 		s.reg.done = s.release
 		switch h := s.Handler.(type) {
 		case Events:
-			s.events = &h
+			s.reg.events = &h
 		case *Events:
-			s.events = h
+			s.reg.events = h
 		}
 	})
 }
@@ -265,8 +264,8 @@ func (s *Server) run(c *Conn, r *http.Request) {
 	if s.stopping.Load() { // Shutdown may have missed it
 		go c.Close(CloseGoingAway, "")
 	}
-	if s.events != nil {
-		c.ev.Store(s.events)
+	if s.reg.events != nil {
+		c.ev = s.reg.events
 		c.start(r, func(c *Conn) { go c.loop() })
 		return
 	}

@@ -12,7 +12,8 @@ type counters struct {
 	pingsIn, pingsOut       atomic.Uint64
 	pongsIn, pongsOut       atomic.Uint64
 	writeStalls, panics     atomic.Uint64
-	_                       [48]byte // to two cache lines
+	dropped                 atomic.Uint64
+	_                       [40]byte // to two cache lines
 }
 
 func (g *registry) counters(c *Conn) *counters { return &g.stat[c.shard] }
@@ -27,6 +28,7 @@ type Stats struct {
 	PongsIn, PongsOut       uint64
 	WriteStalls             uint64 // connections cut because their peer took nothing
 	Panics                  uint64 // of handlers
+	Dropped                 uint64 // messages that found a send queue full
 }
 
 func (g *registry) stats() Stats {
@@ -43,6 +45,7 @@ func (g *registry) stats() Stats {
 		s.PongsOut += n.pongsOut.Load()
 		s.WriteStalls += n.writeStalls.Load()
 		s.Panics += n.panics.Load()
+		s.Dropped += n.dropped.Load()
 	}
 	return s
 }

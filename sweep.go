@@ -17,9 +17,10 @@ import (
 // goroutine of a connection's own. Its one goroutine exists while there is a
 // connection.
 type registry struct {
-	u    *Upgrader
-	now  atomic.Int64 // nanoseconds awake, as of the last tick; 1 at the first
-	stat [countShards]counters
+	u      *Upgrader
+	events *Events      // what serves them all, and lets them park; nil for another Handler
+	now    atomic.Int64 // nanoseconds awake, as of the last tick; 1 at the first
+	stat   [countShards]counters
 
 	mu    sync.Mutex
 	wheel [wheelSlots]link // circular lists; a connection is in the slot of its next visit
@@ -29,6 +30,7 @@ type registry struct {
 	stop  chan struct{} // closed when the last connection has gone; nil while none is there
 
 	parker parker
+	drains drains
 
 	pending    atomic.Int32 // upgrades that will add a connection or settle
 	standalone bool         // in the table of standalones
@@ -268,7 +270,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 		}
 		visit(time.Duration(k.pingAt - now))
 	}
-	if t := c.u.parkAfter(); t > 0 && c.ev.Load() != nil && c.raw != nil && !c.isParked() {
+	if t := c.u.parkAfter(); t > 0 && c.reg.events != nil && c.raw != nil && !c.isParked() {
 		quiet := time.Duration(now - c.heard.Load())
 		if quiet >= t {
 			c.kick()

@@ -72,6 +72,11 @@ type Upgrader struct {
 	// ParkAfter is how long a connection under Events has to be quiet until it
 	// gives up its goroutine; 5 s by default. Linux only.
 	ParkAfter time.Duration
+
+	// SendQueue bounds what Send holds for a connection, in bytes; 1 MiB by
+	// default. Over it SlowPolicy decides.
+	SendQueue  int
+	SlowPolicy SlowPolicy
 }
 
 const (
@@ -103,6 +108,8 @@ func (u *Upgrader) maxFragments() int {
 func (u *Upgrader) closeTimeout() time.Duration {
 	return orDefault(u.CloseTimeout, 5*time.Second, 5*time.Second)
 }
+
+func (u *Upgrader) sendQueue() int { return orDefault(u.SendQueue, 1<<20, math.MaxInt) }
 
 func (u *Upgrader) maxMessageSize() uint64 {
 	n := orDefault(u.MaxMessageSize, defaultMaxMessageSize, math.MaxInt64)

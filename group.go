@@ -1,0 +1,408 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"slices"
+	"sync"
+	"unsafe"
+)
+
+// A PreparedMessage is a message that was framed once, for any number of
+// connections. It doesn't change any more and may be sent by many goroutines.
+type PreparedMessage struct {
+	t       MessageType
+	frame   []byte // as it goes out uncompressed
+	payload []byte // in frame
+}
+
+// frameOf returns the message as the connection sends it.
+func (c *Conn) frameOf(m *PreparedMessage) []byte { return m.frame }
+
+// NewPreparedMessage frames a copy of p. A type other than the two there are
+// is an error when it is sent.
+func NewPreparedMessage(t MessageType, p []byte) *PreparedMessage {
+	m := &PreparedMessage{t: t}
+	frame := make([]byte, 0, maxHeaderLen+len(p))
+	frame = appendHeader(frame, header{fin: true, opcode: opcode(t), length: uint64(len(p))})
+	n := len(frame)
+	m.frame = append(frame, p...)
+	m.payload = m.frame[n:]
+	return m
+}
+
+func (m *PreparedMessage) check() error {
+	if m.t != TextMessage && m.t != BinaryMessage {
+		return fmt.Errorf("websocket: prepared message of %v", m.t)
+	}
+	return nil
+}
+
+// WritePrepared is WriteMessage of a prepared message.
+func (c *Conn) WritePrepared(m *PreparedMessage) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	frame := c.frameOf(m)
+	if err := c.lockData(); err != nil {
+		return err
+	}
+	err := c.writeFramed(frame)
+	c.wrote(err, len(m.payload))
+	c.unlockWrite()
+	return err
+}
+
+// A SlowPolicy says what Send does with a connection whose queue is full.
+type SlowPolicy uint8
+
+const (
+	// CloseSlow closes it with 1008: it would miss something, and doesn't know.
+	CloseSlow SlowPolicy = iota
+	// DropNewest leaves the message out for this connection, and counts that.
+	DropNewest
+)
+
+// ErrQueueFull is what Send returns when the message didn't go into the queue.
+var ErrQueueFull = errors.New("websocket: send queue full")
+
+// A sendQueue holds what Send took and the socket hasn't. It exists while that
+// is something.
+type sendQueue struct {
+	messages []*PreparedMessage // from head on
+	head     int
+	size     int // bytes of them, and of what is being written
+	flying   int // bytes that are being written
+}
+
+var sendQueues = sync.Pool{New: func() any { return new(sendQueue) }}
+
+// Send queues m and never waits: it is for one message to many, where a slow
+// receiver must not delay the others. The queue is bounded by SendQueue, and
+// written as fast as the peer takes it, many messages in one call; what was
+// queued goes out before a message that is written later, and before the close
+// frame of Close. Pings, pongs and the answer to the peer's close don't wait
+// for it.
+//
+// An error means that m won't be sent: it matches net.ErrClosed when the end
+// of the connection has begun, and ErrQueueFull otherwise. With CloseSlow a
+// full queue is dropped and the connection closed with 1008.
+func (c *Conn) Send(m *PreparedMessage) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	if c.connState() != stateOpen {
+		return errClosing
+	}
+	n := len(m.frame)
+	c.qmu.Lock()
+	q := c.queue.Load()
+	held := 0
+	if q != nil {
+		held = q.size
+	}
+	if n > c.u.sendQueue()-held {
+		c.qmu.Unlock()
+		return c.queueFull()
+	}
+	if q == nil {
+		q = sendQueues.Get().(*sendQueue)
+		c.queue.Store(q)
+	}
+	q.messages = append(q.messages, m)
+	q.size += n
+	c.qmu.Unlock()
+	if held == 0 {
+		c.reg.drains.add(c)
+	}
+	return nil
+}
+
+var errSlow = &ProtocolError{ClosePolicyViolation, "send queue full: the peer reads too slowly", ""}
+
+func (c *Conn) queueFull() error {
+	c.reg.counters(c).dropped.Add(1)
+	if c.u.SlowPolicy == CloseSlow && c.beginClose(&EndError{By: SideServer, Err: errSlow, code: errSlow.Code, reason: "reading too slowly"}) {
+		c.dropQueue()
+		go c.closeAndWait()
+	}
+	return ErrQueueFull
+}
+
+// dropQueue forgets what waits. The message that is being written ends whole.
+func (c *Conn) dropQueue() {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	if q := c.queue.Load(); q != nil {
+		clear(q.messages)
+		q.messages, q.head = q.messages[:0], 0
+	}
+}
+
+// nextPiece takes from the queue what is to be written next: messages that
+// were moved into w.out, as many as fit, or one that is written from where it
+// lies. It returns nil when the queue is empty, and then there is none. The
+// caller holds write.mu.
+func (c *Conn) nextPiece() []byte {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	q := c.queue.Load()
+	if q == nil {
+		return nil
+	}
+	q.size -= q.flying
+	q.flying = 0
+	waiting := q.messages[q.head:]
+	if len(waiting) == 0 {
+		q.messages, q.head, q.size = q.messages[:0], 0, 0
+		c.queue.Store(nil)
+		sendQueues.Put(q)
+		return nil
+	}
+	w := &c.write
+	for i, m := range waiting {
+		frame := c.frameOf(m)
+		alone := i == 0 && w.out == nil && (len(waiting) == 1 || len(frame) > copySize)
+		if !alone {
+			if w.out == nil {
+				w.out = getBuffer(batchSize)
+			}
+			if len(w.out.b)-w.out.w < len(frame) {
+				break
+			}
+			w.out.w += copy(w.out.b[w.out.w:], frame)
+		}
+		q.messages[q.head] = nil
+		q.head++
+		q.flying += len(m.frame)
+		c.wrote(nil, len(m.payload))
+		if alone {
+			return frame
+		}
+	}
+	return w.out.pending()
+}
+
+// drainNow writes the queue as far as the socket takes it at once; a goroutine
+// goes on with the rest, and ends with it.
+func (c *Conn) drainNow() {
+	w := &c.write
+	if c.raw == nil || !w.mu.TryLock() {
+		go c.drainSlow()
+		return
+	}
+	if w.stream != nil { // between the frames of a message
+		c.unlockWrite()
+		go c.drainSlow()
+		return
+	}
+	for w.err == nil {
+		p := c.nextPiece()
+		if p == nil {
+			break
+		}
+		n, err := c.tryWrite(p)
+		if err == nil && n < len(p) {
+			go func() {
+				c.wroteOut(c.writeWaiting(p[n:], nil))
+				c.drainQueue()
+				c.unlockWrite()
+			}()
+			return
+		}
+		c.wroteOut(err)
+	}
+	c.endQueue()
+	c.unlockWrite()
+}
+
+// drainSlow waits for its turn and for the peer.
+func (c *Conn) drainSlow() {
+	if c.lockData() == nil { // which drains
+		c.unlockWrite()
+	}
+}
+
+// drainQueue writes the queue and waits for the peer. The caller holds write.mu.
+func (c *Conn) drainQueue() {
+	for c.write.err == nil {
+		c.writePong()
+		p := c.nextPiece()
+		if p == nil {
+			return
+		}
+		c.wroteOut(c.writeWaiting(p, nil))
+	}
+	c.endQueue()
+}
+
+// endQueue drops the queue of a connection that can't send any more.
+func (c *Conn) endQueue() {
+	if c.write.err != nil {
+		c.dropQueue()
+		c.nextPiece()
+	}
+}
+
+// drains are the connections of a registry that have something in their queue.
+// A few goroutines, which exist while there are any, write to one socket after
+// the other without ever waiting for one: a goroutine for each delivery would
+// cost a good part of the system call it makes.
+type drains struct {
+	mu      sync.Mutex
+	waiting []*Conn // from head on; one may be there twice
+	head    int
+	workers int
+}
+
+func (d *drains) add(c *Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting = append(d.waiting, c)
+	if d.workers < runtime.GOMAXPROCS(0) {
+		d.workers++
+		go d.run()
+	}
+}
+
+func (d *drains) next() *Conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.head == len(d.waiting) {
+		d.workers--
+		d.waiting, d.head = nil, 0
+		return nil
+	}
+	c := d.waiting[d.head]
+	d.waiting[d.head] = nil
+	d.head++
+	return c
+}
+
+func (d *drains) run() {
+	for c := d.next(); c != nil; c = d.next() {
+		c.drainNow()
+	}
+}
+
+const groupShards = 16
+
+// A Group is a set of connections that get the same messages: a room, a topic,
+// a channel. A connection that ends leaves by itself, and may be in any number
+// of groups. The zero value is an empty group; its methods may be called at
+// the same time.
+type Group struct {
+	shards [groupShards]groupShard
+}
+
+// A groupShard is a part of a group's members, so that those who join don't
+// wait for a broadcast to the others.
+type groupShard struct {
+	mu      sync.RWMutex
+	members []*Conn
+	index   map[*Conn]int
+}
+
+func (g *Group) shard(c *Conn) *groupShard {
+	// Conns are 16-byte aligned at least, and don't move.
+	return &g.shards[uintptr(unsafe.Pointer(c))>>6%groupShards]
+}
+
+// Join adds c, and reports false when it has ended.
+func (g *Group) Join(c *Conn) bool {
+	c.mu.Lock()
+	if c.connState() != stateClosed && !slices.Contains(c.groups, leaver(g)) {
+		c.groups = append(c.groups, g)
+	}
+	c.mu.Unlock()
+	s := g.shard(c)
+	s.mu.Lock()
+	if _, in := s.index[c]; !in {
+		if s.index == nil {
+			s.index = make(map[*Conn]int)
+		}
+		s.index[c] = len(s.members)
+		s.members = append(s.members, c)
+	}
+	s.mu.Unlock()
+	if c.connState() == stateClosed { // finish may have looked before
+		g.remove(c)
+		return false
+	}
+	return true
+}
+
+// Leave removes c, and reports whether it was a member.
+func (g *Group) Leave(c *Conn) bool {
+	c.mu.Lock()
+	c.groups = slices.DeleteFunc(c.groups, func(l leaver) bool { return l == g })
+	c.mu.Unlock()
+	return g.remove(c)
+}
+
+func (g *Group) remove(c *Conn) bool {
+	s := g.shard(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, in := s.index[c]
+	if !in {
+		return false
+	}
+	last := len(s.members) - 1
+	s.members[i] = s.members[last]
+	s.index[s.members[i]] = i
+	s.members[last] = nil
+	s.members = s.members[:last]
+	delete(s.index, c)
+	return true
+}
+
+// Len returns the number of members.
+func (g *Group) Len() int {
+	n := 0
+	for i := range g.shards {
+		s := &g.shards[i]
+		s.mu.RLock()
+		n += len(s.members)
+		s.mu.RUnlock()
+	}
+	return n
+}
+
+// Members returns an iterator over the members there are at the call. They may
+// be left, joined and closed meanwhile.
+func (g *Group) Members() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		for i := range g.shards {
+			s := &g.shards[i]
+			s.mu.RLock()
+			members := slices.Clone(s.members)
+			s.mu.RUnlock()
+			for _, c := range members {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Broadcast sends m to every member by Send, and returns how many took it. It
+// never waits for one. A goroutine's broadcasts reach every member in their
+// order; of two goroutines' it is not said which comes first.
+func (g *Group) Broadcast(m *PreparedMessage) int {
+	n := 0
+	for i := range g.shards {
+		s := &g.shards[i]
+		s.mu.RLock()
+		for _, c := range s.members {
+			if c.Send(m) == nil {
+				n++
+			}
+		}
+		s.mu.RUnlock()
+	}
+	return n
+}
