@@ -39,8 +39,8 @@ type Compression struct {
 
 	// ContextTakeover lets clients refer to their earlier messages, which
 	// makes small messages that resemble each other much smaller. It costs
-	// each connection a window of the last 32 KiB that its client sent (or
-	// less if the client promises a smaller window), idle or not.
+	// each connection a window of what its client sent last, of at most 36 KiB
+	// (less if the client promises to refer less far back), idle or not.
 	ContextTakeover bool
 
 	// FrameSize is the number of bytes of a message, before compression, that

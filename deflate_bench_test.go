@@ -130,8 +130,9 @@ func BenchmarkInflate(b *testing.B) {
 				b.SetBytes(int64(len(message)))
 				b.ReportAllocs()
 				dst := make([]byte, 0, len(message))
+				var text utf8Validator
 				for b.Loop() {
-					var text utf8Validator
+					text = utf8Validator{}
 					out, err := inflation{payload: payload, limit: 1 << 20, text: &text, window: window}.appendTo(dst[:0])
 					if err != nil {
 						b.Fatal(err)

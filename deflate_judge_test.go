@@ -13,6 +13,7 @@ type judge struct {
 	bit      int
 	out      []byte
 	stream   int // where the stream of blocks begins in out
+	finals   int // final blocks before it
 	farthest int
 }
 
@@ -68,6 +69,7 @@ func (j *judge) message() error {
 		if final == 1 {
 			j.align()
 			j.stream = len(j.out)
+			j.finals++
 		}
 	}
 }

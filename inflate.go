@@ -166,7 +166,7 @@ func takeInflater(m inflation) *inflater {
 	}
 	in.inflation, in.feed, in.n = m, newFeed(m), 0
 	if m.window != nil {
-		in.reset(m.window.b)
+		in.reset(m.window.bytes())
 	} else {
 		in.reset(nil)
 	}
@@ -369,7 +369,8 @@ var flateReadsAsExpected = sync.OnceValue(func() bool {
 })
 
 // An inflationWindow holds the end of what a client sent, for its next message
-// to refer to (RFC 7692, section 7.1.1.2).
+// to refer to (RFC 7692, section 7.1.1.2). It takes an eighth more than it has
+// to, so that not every message moves all of it.
 type inflationWindow struct {
 	size int
 	b    []byte
@@ -383,15 +384,20 @@ func (p deflateParams) newWindow() *inflationWindow {
 	return &inflationWindow{size: 1 << p.clientBits}
 }
 
-// add drops what has become too old. The window grows with what is sent: a
-// client that sends little costs little.
+// bytes is what a message may refer to.
+func (w *inflationWindow) bytes() []byte { return w.b[max(0, len(w.b)-w.size):] }
+
+// add drops what has become too old, and lets the window grow only with what
+// is sent: a client that sends little shall cost little.
 func (w *inflationWindow) add(p []byte) {
 	p = p[max(0, len(p)-w.size):]
-	if old := len(w.b) + len(p) - w.size; old > 0 {
-		w.b = w.b[:copy(w.b, w.b[old:])]
+	need, most := len(w.b)+len(p), w.size+w.size/8
+	if need > most {
+		w.b = w.b[:copy(w.b, w.b[need-w.size:])]
+		need = w.size
 	}
-	if need := len(w.b) + len(p); need > cap(w.b) {
-		w.b = append(make([]byte, 0, min(w.size, max(need, 2*cap(w.b)))), w.b...)
+	if need > cap(w.b) {
+		w.b = append(make([]byte, 0, min(most, max(need, 2*cap(w.b)))), w.b...)
 	}
 	w.b = append(w.b, p...)
 }

@@ -350,8 +350,8 @@ func TestInflateTakeover(t *testing.T) {
 		way := inflateWays(nil)[i%6]
 		out, err := way.get(b, len(message), nil, window)
 		checkInflated(t, fmt.Sprintf("message %d, %s", i, way.name), out, err, message)
-		if cap(window.b) > 32<<10 {
-			t.Fatalf("message %d: the window takes %d bytes, want at most 32 KiB", i, cap(window.b))
+		if cap(window.b) > 36<<10 {
+			t.Fatalf("message %d: the window takes %d bytes, want at most 36 KiB", i, cap(window.b))
 		}
 	}
 	if compressed > 80_000 {
@@ -375,8 +375,8 @@ func TestInflationWindow(t *testing.T) {
 			w.add(piece)
 			all = append(all, piece...)
 			want := all[max(0, len(all)-1<<bits):]
-			if !bytes.Equal(w.b, want) || cap(w.b) > 1<<bits {
-				t.Fatalf("window of 2^%d after %d bytes: %d bytes in %d, want the last %d", bits, len(all), len(w.b), cap(w.b), len(want))
+			if got := w.bytes(); !bytes.Equal(got, want) || cap(w.b) > 1<<bits+1<<bits/8 {
+				t.Fatalf("window of 2^%d after %d bytes: %d bytes in %d, want the last %d", bits, len(all), len(got), cap(w.b), len(want))
 			}
 		}
 	}
@@ -458,10 +458,10 @@ func FuzzDeflateStream(f *testing.F) {
 			}
 		}
 	}
-	const limit = 1 << 20
+	const limit = 100_000
 	f.Fuzz(func(t *testing.T, payload []byte, size byte) {
-		if len(payload) > 4000 {
-			return // 1 MiB at most, at 258 bytes for two bits
+		if len(payload) > 1000 {
+			return // what inflates a thousandfold takes the judge long
 		}
 		j := judge{in: payload}
 		want := j.message()
@@ -481,7 +481,7 @@ func FuzzDeflateStream(f *testing.F) {
 		m.limit = limit
 		out, err = readInflation(m, 1+int(size))
 		checkInflated(t, "reader", out, err, j.out)
-		if len(j.out) > 0 && j.stream == 0 {
+		if j.finals == 0 {
 			r := flate.NewReader(io.MultiReader(bytes.NewReader(payload), strings.NewReader("\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
 			out, err = io.ReadAll(r)
 			checkInflated(t, "compress/flate", out, err, j.out)
