@@ -64,6 +64,10 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
 	}
+	if r.compressed {
+		dst, err := c.appendInflated(dst)
+		return MessageType(r.opcode), dst, err
+	}
 	p, ok, err := c.messageInPlace()
 	if err != nil {
 		return 0, nil, err
@@ -87,12 +91,13 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 // the next read. A message that lies whole in the read buffer is unmasked there.
 func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	r := &c.read
-	if r.msg != nil {
-		putBuffer(r.msg)
-		r.msg = nil
-	}
+	r.freeMessage()
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
+	}
+	if r.compressed {
+		p, err := c.borrowInflated()
+		return MessageType(r.opcode), p, err
 	}
 	p, ok, err := c.messageInPlace()
 	if ok || err != nil {
@@ -226,7 +231,7 @@ func (c *Conn) readControl(h header) error {
 // and returns it where it lies; ok is false for any other.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	r := &c.read
-	if !r.h.fin || r.fragments != 1 || r.compressed || len(r.partial) > 0 {
+	if !r.h.fin || r.fragments != 1 || len(r.partial) > 0 {
 		return nil, false, nil
 	}
 	if r.in == nil || r.left > uint64(c.bufferSize()) {
@@ -269,6 +274,9 @@ func (c *Conn) checkPayload(p []byte) error {
 func (c *Conn) endMessage() error {
 	r := &c.read
 	r.started, r.stream = false, nil
+	if r.compressed {
+		return nil // what counts is what it inflates to
+	}
 	if r.opcode == opText && !r.utf8.complete() {
 		return errNotUTF8
 	}
@@ -302,9 +310,6 @@ func (r *reader) growPooled(b []byte, n int) []byte {
 // or for as much again: a length that was only declared costs nothing.
 func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
 	r := &c.read
-	if r.compressed {
-		return c.inflateMessage(dst, base, grow)
-	}
 	for {
 		for r.left > 0 {
 			if len(dst) == cap(dst) || uint64(cap(dst)-len(dst)) < min(r.left, smallSize) {
@@ -395,21 +400,24 @@ func (c *Conn) skipMessage() error {
 // NextReader returns the type of the next message and a reader of its payload,
 // which ends with io.EOF. It is for messages that are used as they come; each
 // piece of text was checked as far as it goes. What is left of the message is
-// skipped at the next call of NextReader or of another read. Errors are those
-// of ReadMessage; the limits of size hold.
+// skipped at the next call of NextReader or of another read. A compressed message
+// is read whole before NextReader returns. Errors are those of ReadMessage; the
+// limits of size hold.
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	r := &c.read
-	if r.started && r.stream == nil { // half read by ReadMessage when a deadline passed
+	half := r.started && r.stream == nil // by ReadMessage when a deadline passed
+	if err := c.beginMessage(); err != nil {
+		return 0, nil, c.readFailed(err)
+	}
+	if half || r.compressed {
 		t, p, err := c.appendMessage(nil)
+		r.release()
 		if err != nil {
 			return 0, nil, c.readFailed(err)
 		}
 		return t, &messageReader{c: c, head: p, done: true}, nil
-	}
-	if err := c.beginMessage(); err != nil {
-		return 0, nil, c.readFailed(err)
 	}
 	r.stream = &messageReader{c: c}
 	return MessageType(r.opcode), r.stream, nil

@@ -380,7 +380,8 @@ func (rw *rawWrite) write(fd uintptr) bool {
 var errWriter = errors.New("websocket: message writer used after Close")
 
 // NextWriter returns a writer of one message of unknown length. It sends a
-// frame whenever 16 KiB have come together, and the last one at Close; until
+// frame whenever 16 KiB have come together (Compression.FrameSize where
+// compression was agreed on), and the last one at Close; until
 // then other messages wait, but control frames don't. Errors are those of
 // WriteMessage.
 func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
@@ -399,12 +400,14 @@ func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
 // A messageWriter is used by one goroutine; the connection's other methods
 // stay free for the others.
 type messageWriter struct {
-	c      *Conn
-	opcode opcode // of the next frame
-	buf    *buffer
-	size   int
-	done   chan struct{} // closed when other messages may go on
-	closed bool
+	c        *Conn
+	opcode   opcode // of the next frame
+	buf      *buffer
+	size     int
+	deflate  bool          // decided with the first frame
+	deflated int           // bytes that size became
+	done     chan struct{} // closed when other messages may go on
+	closed   bool
 }
 
 func (m *messageWriter) Write(p []byte) (int, error) {
@@ -414,7 +417,7 @@ func (m *messageWriter) Write(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
 		if m.buf == nil {
-			m.buf = getBuffer(batchSize)
+			m.buf = getBuffer(m.c.frameSize())
 		}
 		if m.buf.w == len(m.buf.b) {
 			if err := m.send(false); err != nil {
@@ -435,16 +438,29 @@ func (m *messageWriter) send(fin bool) error {
 	var p []byte
 	if m.buf != nil {
 		p = m.buf.pending()
-	}
-	c.write.mu.Lock()
-	err := c.writeFrame(header{fin: fin, opcode: m.opcode, length: uint64(len(p))}, p)
-	m.opcode = opContinuation
-	m.size += len(p)
-	if m.buf != nil {
 		m.buf.w = 0
 	}
+	first := m.opcode != opContinuation
+	m.size += len(p)
+	if first {
+		m.deflate = c.deflate != nil && m.size >= c.u.Compression.threshold()
+	}
+	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
+	if m.deflate {
+		b := getBuffer(c.frameSize())
+		defer putBuffer(b)
+		p = c.deflate.deflate(b.b[:0], p, c.u.Compression.level(), fin)
+		m.deflated += len(p)
+	}
+	h.length = uint64(len(p))
+	m.opcode = opContinuation
+	c.write.mu.Lock()
+	err := c.writeFrame(h, p)
 	if fin {
 		c.wrote(err, m.size)
+		if err == nil && m.deflate {
+			c.countDeflated(m.deflated, m.size)
+		}
 		c.write.endStream(m)
 	}
 	c.unlockWrite()

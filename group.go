@@ -16,10 +16,10 @@ type PreparedMessage struct {
 	t       MessageType
 	frame   []byte // as it goes out uncompressed
 	payload []byte // in frame
-}
 
-// frameOf returns the message as the connection sends it.
-func (c *Conn) frameOf(m *PreparedMessage) []byte { return m.frame }
+	mu       sync.Mutex
+	deflated []deflatedFrame // one for each setting that was met; guarded by mu
+}
 
 // NewPreparedMessage frames a copy of p. A type other than the two there are
 // is an error when it is sent.

@@ -7,13 +7,15 @@ const countShards = 8
 // counters are what connections count. Each connection uses one shard of its
 // registry's, so that cores don't fight over one cache line.
 type counters struct {
-	messagesIn, messagesOut atomic.Uint64
-	bytesIn, bytesOut       atomic.Uint64 // payload of messages
-	pingsIn, pingsOut       atomic.Uint64
-	pongsIn, pongsOut       atomic.Uint64
-	writeStalls, panics     atomic.Uint64
-	dropped                 atomic.Uint64
-	_                       [40]byte // to two cache lines
+	messagesIn, messagesOut  atomic.Uint64
+	bytesIn, bytesOut        atomic.Uint64 // payload of messages
+	pingsIn, pingsOut        atomic.Uint64
+	pongsIn, pongsOut        atomic.Uint64
+	writeStalls, panics      atomic.Uint64
+	dropped                  atomic.Uint64
+	deflatedIn, inflatedIn   atomic.Uint64
+	deflatedOut, inflatedOut atomic.Uint64
+	_                        [8]byte // to two cache lines
 }
 
 func (g *registry) counters(c *Conn) *counters { return &g.stat[c.shard] }
@@ -29,6 +31,11 @@ type Stats struct {
 	WriteStalls             uint64 // connections cut because their peer took nothing
 	Panics                  uint64 // of handlers
 	Dropped                 uint64 // messages that found a send queue full
+
+	// What permessage-deflate did to the messages that were compressed: bytes
+	// on the wire, and what they stand for.
+	DeflatedIn, InflatedIn   uint64
+	DeflatedOut, InflatedOut uint64
 }
 
 func (g *registry) stats() Stats {
@@ -46,6 +53,10 @@ func (g *registry) stats() Stats {
 		s.WriteStalls += n.writeStalls.Load()
 		s.Panics += n.panics.Load()
 		s.Dropped += n.dropped.Load()
+		s.DeflatedIn += n.deflatedIn.Load()
+		s.InflatedIn += n.inflatedIn.Load()
+		s.DeflatedOut += n.deflatedOut.Load()
+		s.InflatedOut += n.inflatedOut.Load()
 	}
 	return s
 }

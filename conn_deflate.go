@@ -1,0 +1,159 @@
+package websocket
+
+import "net/http"
+
+// A deflateState is what permessage-deflate is to a connection.
+type deflateState struct {
+	deflateParams
+	window *inflationWindow // nil unless the client keeps its context
+}
+
+// negotiateDeflate agrees to the first offer that can be kept in full.
+func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
+	offers, err := parseExtensions(r.Header["Sec-Websocket-Extensions"])
+	if err != nil {
+		return err
+	}
+	params, answer, ok := negotiateDeflate(offers, c)
+	if ok {
+		a.deflate = &deflateState{params, params.newWindow()}
+		a.extensions = answer
+	}
+	return nil
+}
+
+// appendInflated reads the rest of a compressed message and appends what comes
+// out of it to dst. The payload is gathered first: bytes that a slow peer sends
+// are cheap to keep, what inflates them isn't.
+func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
+	r := &c.read
+	p, ok, err := c.messageInPlace()
+	if !ok && err == nil {
+		p, err = c.gather()
+	}
+	if err != nil {
+		return dst, err
+	}
+	m := inflation{payload: p, limit: int(c.u.maxMessageSize()), window: c.deflate.window}
+	if r.opcode == opText {
+		m.text = &r.utf8
+	}
+	out, err := m.appendTo(dst)
+	r.freeMessage()
+	if err != nil {
+		return dst, err
+	}
+	n := c.reg.counters(c)
+	n.messagesIn.Add(1)
+	n.bytesIn.Add(uint64(len(out) - len(dst)))
+	n.deflatedIn.Add(r.size)
+	n.inflatedIn.Add(uint64(len(out) - len(dst)))
+	return out, nil
+}
+
+// gather assembles a compressed payload that doesn't lie in one piece, in
+// r.msg. After a deadline what had come is kept for the next read.
+func (c *Conn) gather() ([]byte, error) {
+	r := &c.read
+	p := append(r.growPooled(nil, len(r.partial)), r.partial...)
+	r.partial = nil
+	p, err := c.assemble(p, 0, r.growPooled)
+	if err != nil && isTimeout(err) {
+		r.partial = append([]byte(nil), p...)
+	}
+	return p, err
+}
+
+// borrowInflated is appendInflated into a buffer on loan.
+func (c *Conn) borrowInflated() ([]byte, error) {
+	r := &c.read
+	b := getBuffer(inflatedGuess(r.left))
+	p, err := c.appendInflated(b.b[:0])
+	if err != nil || cap(p) != cap(b.b) { // it has outgrown the buffer
+		putBuffer(b)
+		return p, err
+	}
+	r.msg = b
+	return p, nil
+}
+
+// inflatedGuess is the room for a message before it is known what it inflates
+// to: four times its first frame, within what may be allocated ahead.
+func inflatedGuess(length uint64) int {
+	return int(min(max(4*min(length, aheadSize), smallSize), aheadSize))
+}
+
+// freeMessage gives back the message that lay in a buffer of its own.
+func (r *reader) freeMessage() {
+	if r.msg != nil {
+		putBuffer(r.msg)
+		r.msg = nil
+	}
+}
+
+// writeDeflated is WriteMessage of a message that is worth compressing.
+func (c *Conn) writeDeflated(t MessageType, p []byte) error {
+	b := getBuffer(max(len(p)/2, smallSize))
+	defer putBuffer(b)
+	h := header{fin: true, rsv1: true, opcode: opcode(t)}
+	out, ok := c.u.Compression.compress(b.b[:0], p, c.deflate.deflateParams)
+	if !ok {
+		h.rsv1, out = false, p
+	}
+	h.length = uint64(len(out))
+	if err := c.lockData(); err != nil {
+		return err
+	}
+	err := c.writeFrame(h, out)
+	c.wrote(err, len(p))
+	if ok && err == nil {
+		c.countDeflated(len(out), len(p))
+	}
+	c.unlockWrite()
+	return err
+}
+
+func (c *Conn) countDeflated(after, before int) {
+	n := c.reg.counters(c)
+	n.deflatedOut.Add(uint64(after))
+	n.inflatedOut.Add(uint64(before))
+}
+
+// A deflatedFrame is a prepared message as it goes to the connections with the
+// same setting.
+type deflatedFrame struct {
+	level int
+	bits  uint8
+	frame []byte
+}
+
+// frameOf returns the message as the connection sends it. It is compressed
+// once for each setting, when the first connection with that needs it.
+func (c *Conn) frameOf(m *PreparedMessage) []byte {
+	if c.deflate == nil || len(m.payload) < c.u.Compression.threshold() {
+		return m.frame
+	}
+	level, bits := c.u.Compression.level(), c.deflate.serverBits
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.deflated {
+		if d.level == level && d.bits == bits {
+			return d.frame
+		}
+	}
+	d := deflatedFrame{level, bits, m.frame}
+	if out, ok := c.u.Compression.compress(nil, m.payload, c.deflate.deflateParams); ok {
+		h := header{fin: true, rsv1: true, opcode: opcode(m.t), length: uint64(len(out))}
+		d.frame = append(appendHeader(make([]byte, 0, maxHeaderLen+len(out)), h), out...)
+	}
+	m.deflated = append(m.deflated, d)
+	return d.frame
+}
+
+// frameSize is what NextWriter gathers for one frame.
+func (c *Conn) frameSize() int {
+	if c.deflate != nil {
+		return c.u.Compression.frameSize()
+	}
+	return batchSize
+}
