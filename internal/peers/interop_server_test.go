@@ -44,8 +44,8 @@ func (v variant) String() string {
 // variants lists every combination.
 var variants = func() []variant {
 	var all []variant
-	for _, deflate := range []bool{false} { // true once the library compresses
-		for _, tls := range []bool{false} { // true once the library compresses
+	for _, deflate := range []bool{false, true} {
+		for _, tls := range []bool{false, true} {
 			all = append(all, variant{false, tls, deflate}, variant{true, tls, deflate})
 		}
 	}

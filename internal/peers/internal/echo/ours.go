@@ -11,8 +11,8 @@ import (
 // ours lists this library in its two shapes. Nothing else of the package knows
 // the library.
 var ours = []Server{
-	{Name: "ours", Note: "this library, Events", Ours: true, Checks: true, serve: serveOurs},
-	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Checks: true, serve: serveOursBlocking},
+	{Name: "ours", Note: "this library, Events", Ours: true, Checks: true, Deflates: true, serve: serveOurs},
+	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Checks: true, Deflates: true, serve: serveOursBlocking},
 }
 
 func serveOurs(ln net.Listener, cfg Config) error {
