@@ -1,0 +1,76 @@
+// Chat is a small chat on net/http: a page, and beside it on the same mux the
+// WebSocket that the page talks to. A room is a path.
+//
+//	go run ./examples/chat # and open http://127.0.0.1:9002/ in two windows
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"flag"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rawws/websocket"
+)
+
+//go:embed page
+var files embed.FS
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:9002", "listen on `host:port`")
+	flag.Parse()
+	if err := run(*addr); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(addr string) error {
+	chat := newServer()
+	web := &http.Server{Addr: addr, Handler: routes(chat), ReadHeaderTimeout: 10 * time.Second}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- web.ListenAndServe() }()
+	log.Printf("open http://%s/ in two windows; Ctrl-C ends", addr)
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+		stop() // a second Ctrl-C kills
+	}
+	// net/http knows nothing of the sockets that left it: it stops accepting,
+	// and the WebSocket server says goodbye to them.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(web.Shutdown(ctx), chat.Shutdown(ctx))
+}
+
+func newServer() *websocket.Server {
+	h := &hub{rooms: map[string]*room{}}
+	return &websocket.Server{
+		Handler:  websocket.Events{OnOpen: h.open, OnMessage: h.message, OnClose: h.closed},
+		Upgrader: websocket.Upgrader{MaxMessageSize: maxLine, OnUpgrade: checkRequest},
+	}
+}
+
+func routes(chat http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", http.RedirectHandler("/room/lobby", http.StatusFound))
+	mux.Handle("GET /page/", http.FileServerFS(files))
+	mux.HandleFunc("GET /room/{room}", func(w http.ResponseWriter, r *http.Request) {
+		if !validRoom(r.PathValue("room")) {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:; frame-ancestors 'none'")
+		http.ServeFileFS(w, r, files, "page/chat.html")
+	})
+	mux.Handle("GET /room/{room}/socket", chat)
+	return mux
+}
