@@ -60,6 +60,8 @@ type Conn struct {
 	reg *registry
 	ev  *Events // the loop's alone
 
+	client *client // in the Server's count, nil without one
+
 	subprotocol string
 	deflate     *deflateState // nil when permessage-deflate wasn't negotiated
 

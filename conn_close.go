@@ -180,6 +180,7 @@ func (c *Conn) finish(e *EndError) {
 	c.state.Store(uint32(stateClosed))
 	ctx, groups := c.ctx, c.groups
 	c.groups = nil
+	c.reg.total.closed(c.end)
 	c.mu.Unlock()
 
 	// A tls.Conn would try to send an alert, and could wait for that.

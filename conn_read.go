@@ -220,7 +220,7 @@ func (c *Conn) readControl(h header) error {
 		return c.answerPing(p)
 	case opPong:
 		c.reg.counters(c).pongsIn.Add(1)
-		c.beat.pong(p)
+		c.beat.pong(p, &c.reg.total)
 		return nil
 	default:
 		return c.peerClosed(p)

@@ -223,6 +223,7 @@ func (c *Conn) writeFramed(frame []byte) error {
 func (c *Conn) writeFailed(err error) {
 	c.write.err = fmt.Errorf("websocket: write: %w", err)
 	if isTimeout(err) {
+		c.reg.total.writeStalls.Add(1)
 		go c.cut(&EndError{By: SidePeer, Err: c.write.err}) // it needs the lock that is held here
 	}
 }

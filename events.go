@@ -88,7 +88,7 @@ func (c *Conn) closed(err error) {
 		}
 	}()
 	if c.reg.events != nil {
-		c.reg.done()
+		c.reg.done(c)
 	}
 }
 
@@ -152,6 +152,6 @@ func (c *Conn) recovered(ok *bool) {
 		return
 	}
 	*ok = false
-	c.reg.panicked(c, v, debug.Stack())
+	c.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())
 	c.fail(&panicError{v})
 }

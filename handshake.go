@@ -175,13 +175,18 @@ func appendSwitching(dst []byte, key, subprotocol, extensions string, extra http
 	return append(appendHeaderFields(dst, extra), "\r\n"...)
 }
 
-// appendRefusal appends the answer to a request that was refused. extra was
-// through checkExtraHeader. A status that refuses nothing becomes 500.
-func appendRefusal(dst []byte, e *HandshakeError, extra http.Header) []byte {
-	status := e.Status
-	if status < 300 || status > 599 || status == http.StatusNotModified {
-		status = http.StatusInternalServerError
+// status is that of the answer: one that refuses nothing becomes 500.
+func (e *HandshakeError) status() int {
+	if e.Status < 300 || e.Status > 599 || e.Status == http.StatusNotModified {
+		return http.StatusInternalServerError
 	}
+	return e.Status
+}
+
+// appendRefusal appends the answer to a request that was refused. extra was
+// through checkExtraHeader.
+func appendRefusal(dst []byte, e *HandshakeError, extra http.Header) []byte {
+	status := e.status()
 	dst = append(dst, "HTTP/1.1 "...)
 	dst = strconv.AppendInt(dst, int64(status), 10)
 	dst = append(append(append(dst, ' '), http.StatusText(status)...), "\r\n"...)
@@ -195,7 +200,7 @@ func appendRefusal(dst []byte, e *HandshakeError, extra http.Header) []byte {
 	if status == http.StatusMethodNotAllowed && !hasField(extra, "Allow") {
 		dst = appendField(dst, "Allow", "GET")
 	}
-	if status == http.StatusServiceUnavailable && !hasField(extra, "Retry-After") {
+	if (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) && !hasField(extra, "Retry-After") {
 		dst = appendField(dst, "Retry-After", retryAfter)
 	}
 	dst = appendHeaderFields(dst, extra)

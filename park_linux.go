@@ -137,6 +137,13 @@ func (p *parker) give(c *Conn) {
 	}
 }
 
+// count returns the number of parked connections.
+func (p *parker) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.slots) - len(p.free)
+}
+
 // control adds the connection's socket to the set, for one event, or takes it
 // out. The socket can't be closed meanwhile.
 func (p *parker) control(c *Conn, op int) error {

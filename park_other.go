@@ -5,7 +5,8 @@ package websocket
 // A parker does nothing here: an idle connection keeps its goroutine.
 type parker struct{}
 
-func (p *parker) close() {}
+func (p *parker) close()     {}
+func (p *parker) count() int { return 0 }
 
 func (c *Conn) mayPark() bool  { return false }
 func (c *Conn) atRest() bool   { return false }

@@ -5,14 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"iter"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -33,17 +33,35 @@ type Server struct {
 	// port, by net/http. When it is nil they are answered with 426.
 	HTTP http.Handler
 	// MaxConns limits the connections, those in their handshake included; 0
-	// means no limit. Over it: 503.
+	// means no limit. Over it: 503 with Retry-After. Requests that HTTP serves
+	// aren't counted.
 	MaxConns int
+	// MaxHandshakes limits the sockets between accept and the 101, and with
+	// them the CPU time and memory that a crowd of new clients, or of stalled
+	// ones, may take; 0 means no limit. Over it the next ones wait to be
+	// accepted: over TLS, telling them would cost what the limit is to save.
+	MaxHandshakes int
+	// MaxConnsPerIP limits the connections of one client; 0 means no limit.
+	// Over it: 429 with Retry-After. The client is the socket's address, or
+	// what ClientIP makes of the request; all addresses of an IPv6 /64 are one
+	// client, since that is what a single subscriber has. A client without an
+	// address, as on a unix socket, isn't limited.
+	MaxConnsPerIP int
+	// ClientIP names the client of a request that came through a proxy, for
+	// MaxConnsPerIP; see ForwardedIP.
+	ClientIP func(*http.Request) netip.Addr
 	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
-	once sync.Once
-	reg  registry
+	once    sync.Once
+	reg     registry
+	slots   chan struct{} // as many as MaxHandshakes; nil without a limit
+	stopped chan struct{} // closed when stopping is set
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
-	shaking   map[net.Conn]struct{} // in their handshake
+	shaking   map[net.Conn]struct{}  // in their handshake
+	clients   map[netip.Addr]*client // that have a connection, for MaxConnsPerIP
 	plain     *http.Server
 	plainConn chan net.Conn
 	active    int           // connections whose handler hasn't returned
@@ -109,7 +127,11 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.reg.u = &s.Upgrader
 		s.reg.log.to = s.ErrorLog
-		s.reg.done = s.release
+		s.reg.done = func(c *Conn) { s.release(c.client) }
+		s.stopped = make(chan struct{})
+		if s.MaxHandshakes > 0 {
+			s.slots = make(chan struct{}, s.MaxHandshakes)
+		}
 		switch h := s.Handler.(type) {
 		case Events:
 			s.reg.events = &h
@@ -121,8 +143,8 @@ func (s *Server) init() {
 
 // Serve accepts connections from ln and serves each on a goroutine, until
 // Shutdown or Close; then it returns ErrServerClosed. It closes ln. When Accept
-// fails because descriptors ran out it tries again, after 5 ms at first and 1 s
-// at most.
+// fails because descriptors or memory ran out it tries again, after 5 ms at
+// first and 1 s at most.
 func (s *Server) Serve(ln net.Listener) error {
 	s.init()
 	defer ln.Close()
@@ -141,6 +163,10 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		if err == nil {
 			wait = 0
+			if !s.takeSlot() {
+				nc.Close()
+				return ErrServerClosed
+			}
 			go s.serve(nc)
 			continue
 		}
@@ -149,15 +175,34 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 		s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
-		time.Sleep(wait)
+		if !s.sleep(wait) {
+			return ErrServerClosed
+		}
 	}
 }
 
 // temporary reports whether Accept may succeed later: descriptors or memory
 // ran out, or the peer was gone already.
 func temporary(err error) bool {
+	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
 	var ne interface{ Temporary() bool }
 	return errors.As(err, &ne) && ne.Temporary()
+}
+
+// sleep reports whether the server is still to serve after d.
+func (s *Server) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.stopped:
+		return false
+	}
 }
 
 func (s *Server) track(ln net.Listener) bool {
@@ -179,100 +224,21 @@ func (s *Server) untrack(ln net.Listener) {
 	delete(s.listeners, ln)
 }
 
-// acquire counts a connection in, unless there are too many or the server goes
-// down.
-func (s *Server) acquire(nc net.Conn) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping.Load() {
-		return refuse(http.StatusServiceUnavailable, "the server is going down")
-	}
-	if s.MaxConns > 0 && s.active >= s.MaxConns {
-		return refuse(http.StatusServiceUnavailable, "too many connections")
-	}
-	s.active++
-	if nc != nil {
-		if s.shaking == nil {
-			s.shaking = make(map[net.Conn]struct{})
-		}
-		s.shaking[nc] = struct{}{}
-	}
-	return nil
-}
-
-// shaken ends the handshake of nc.
-func (s *Server) shaken(nc net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.shaking, nc)
-}
-
-// release counts a connection out.
-func (s *Server) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.active--; s.active == 0 && s.idle != nil {
-		close(s.idle)
-		s.idle = nil
-	}
-}
-
-// serve is the life of an accepted socket.
-func (s *Server) serve(nc net.Conn) {
-	if err := s.acquire(nc); err != nil {
-		refuseConn(nc, err, nil)
-		return
-	}
-	c, r := s.handshake(nc)
-	s.shaken(nc)
-	if c == nil {
-		s.release()
-		return
-	}
-	s.run(c, r)
-}
-
-// handshake reads and answers the request. Without a connection there is
-// nothing more to do.
-func (s *Server) handshake(nc net.Conn) (*Conn, *http.Request) {
-	in, r, err := s.Upgrader.readRequest(nc)
-	if err != nil {
-		return nil, nil
-	}
-	if s.HTTP != nil && !wantsUpgrade(r) {
-		s.servePlain(&replayConn{nc, append(requestHead(in), in.pending()...)})
-		putBuffer(in)
-		return nil, nil
-	}
-	c, err := s.Upgrader.accept(nc, r, in, &s.reg)
-	if err != nil {
-		var refused *HandshakeError
-		if !errors.As(err, &refused) || refused.Status >= 500 {
-			s.reg.log.write(logHandshake, "websocket: handshake failed", "remote", nc.RemoteAddr().String(), "error", err)
-		}
-		return nil, nil
-	}
-	return c, r
-}
-
-// requestHead returns a copy of the request that was read from in.
-func requestHead(in *buffer) []byte { return append([]byte(nil), in.b[:in.r]...) }
-
 // run serves c by the handler, and counts it out when that has returned. Events
 // get a goroutine that never ran a handshake: its stack is small.
 func (s *Server) run(c *Conn, r *http.Request) {
 	if s.stopping.Load() { // Shutdown may have missed it
-		go c.Close(CloseGoingAway, "")
+		c.shutdown()
 	}
 	if s.reg.events != nil {
 		c.ev = s.reg.events
 		c.start(r, func(c *Conn) { go c.loop() })
 		return
 	}
-	defer s.release()
+	defer s.release(c.client)
 	defer func() {
 		if v := recover(); v != nil {
-			s.reg.panicked(c, v, debug.Stack())
+			s.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())
 			c.fail(&panicError{v})
 		}
 	}()
@@ -293,105 +259,9 @@ func (s *Server) run(c *Conn, r *http.Request) {
 // RegisterOnShutdown.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.init()
-	if err := s.acquire(nil); err != nil {
-		refuseHTTP(w, r, err, nil)
-		return
+	if c := s.receiveHTTP(w, r); c != nil {
+		s.run(c, r)
 	}
-	c, err := s.Upgrader.upgradeHTTP(w, r, &s.reg)
-	if err != nil {
-		s.release()
-		return
-	}
-	s.run(c, r)
-}
-
-// A chanListener gives net/http the sockets whose request was for it.
-type chanListener struct {
-	conns chan net.Conn
-	done  <-chan struct{}
-}
-
-func (l chanListener) Accept() (net.Conn, error) {
-	select {
-	case nc := <-l.conns:
-		return nc, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l chanListener) Close() error   { return nil }
-func (l chanListener) Addr() net.Addr { return plainAddr{} }
-
-type plainAddr struct{}
-
-func (plainAddr) Network() string { return "tcp" }
-func (plainAddr) String() string  { return "behind a websocket.Server" }
-
-type tlsKey struct{}
-
-// servePlain hands a socket to net/http with what was read from it. A request
-// for a WebSocket that follows on the same socket comes back by ServeHTTP.
-func (s *Server) servePlain(rc *replayConn) {
-	s.mu.Lock()
-	if s.stopping.Load() {
-		s.mu.Unlock()
-		rc.Close()
-		return
-	}
-	if s.plain == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		s.plainConn = make(chan net.Conn)
-		s.plain = &http.Server{
-			Handler:           http.HandlerFunc(s.routePlain),
-			ReadHeaderTimeout: s.Upgrader.handshakeTimeout(),
-			IdleTimeout:       2 * time.Minute,
-			ErrorLog:          log.New(plainLog{s}, "", 0),
-			ConnContext:       withTLS,
-		}
-		s.plain.RegisterOnShutdown(cancel)
-		go s.plain.Serve(chanListener{s.plainConn, ctx.Done()})
-	}
-	conns := s.plainConn
-	s.mu.Unlock()
-	rc.SetDeadline(time.Time{})
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
-	select {
-	case conns <- rc:
-	case <-t.C: // net/http has stopped accepting
-		rc.Close()
-	}
-}
-
-// withTLS keeps what net/http can't see through a replayConn.
-func withTLS(ctx context.Context, nc net.Conn) context.Context {
-	if rc, ok := nc.(*replayConn); ok {
-		if tc, ok := rc.Conn.(*tls.Conn); ok {
-			return context.WithValue(ctx, tlsKey{}, tc)
-		}
-	}
-	return ctx
-}
-
-func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
-	if tc, ok := r.Context().Value(tlsKey{}).(*tls.Conn); ok {
-		state := tc.ConnectionState()
-		r.TLS = &state
-	}
-	if wantsUpgrade(r) {
-		s.ServeHTTP(w, r)
-		return
-	}
-	s.HTTP.ServeHTTP(w, r)
-}
-
-// plainLog brings net/http's lines into ErrorLog.
-type plainLog struct{ s *Server }
-
-func (l plainLog) Write(p []byte) (int, error) {
-	l.s.reg.log.write(logPlain, "websocket: net/http", "message", cut(strings.TrimSpace(string(p)), 8<<10))
-	return len(p), nil
 }
 
 // Conns returns an iterator over the connections that are open at the call.
@@ -406,14 +276,22 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 }
 
 // Stats returns the counters.
-func (s *Server) Stats() Stats { return s.reg.stats() }
+func (s *Server) Stats() Stats {
+	stats := s.reg.stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats.Handshaking = len(s.shaking)
+	return stats
+}
 
 // stop closes the listeners, and says whether connections are left; then idle
 // is closed with the last one's end.
 func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stopping.Store(true)
+	if !s.stopping.Swap(true) {
+		close(s.stopped)
+	}
 	for ln := range s.listeners {
 		ln.Close()
 	}

@@ -21,6 +21,7 @@ type registry struct {
 	events *Events      // what serves them all, and lets them park; nil for another Handler
 	now    atomic.Int64 // nanoseconds awake, as of the last tick; 1 at the first
 	stat   [countShards]counters
+	total  totals
 
 	mu    sync.Mutex
 	wheel [wheelSlots]link // circular lists; a connection is in the slot of its next visit
@@ -36,7 +37,7 @@ type registry struct {
 	standalone bool         // in the table of standalones
 
 	log  lineLog
-	done func() // called when a connection's last callback has returned
+	done func(*Conn) // called when a connection's last callback has returned
 }
 
 const wheelSlots = 128
@@ -75,10 +76,12 @@ type keepAlive struct {
 
 // pong takes a pong's payload; one that nobody asked for is no fault (RFC 6455,
 // section 5.5.3).
-func (k *keepAlive) pong(p []byte) {
+func (k *keepAlive) pong(p []byte, t *totals) {
 	if stamp := k.stamp.Load(); len(p) == 8 && stamp != 0 && binary.BigEndian.Uint64(p) == uint64(stamp) {
-		k.rtt.Store(monotonic() - stamp)
+		rtt := monotonic() - stamp
+		k.rtt.Store(rtt)
 		k.stamp.Store(0)
+		t.answered(time.Duration(rtt))
 	}
 }
 
@@ -102,6 +105,7 @@ func (g *registry) tick() time.Duration {
 func (g *registry) add(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.total.accepted.Add(1)
 	if g.now.Load() == 0 {
 		g.now.Store(1)
 	}
@@ -152,9 +156,9 @@ func (g *registry) count() int {
 }
 
 // panicked notes a handler's panic.
-func (g *registry) panicked(c *Conn, value any, stack []byte) {
-	g.counters(c).panics.Add(1)
-	g.log.write(logPanic, "websocket: handler panicked", "remote", c.RemoteAddr().String(), "panic", cut(fmt.Sprint(value), 1<<10), "stack", string(stack))
+func (g *registry) panicked(remote string, value any, stack []byte) {
+	g.total.panics.Add(1)
+	g.log.write(logPanic, "websocket: handler panicked", "remote", remote, "panic", cut(fmt.Sprint(value), 1<<10), "stack", string(stack))
 }
 
 // conns returns the connections there are.
@@ -241,7 +245,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 	if t := c.u.writeTimeout(); t > 0 {
 		stalled := c.write.stalledFor(now)
 		if stalled > t {
-			c.reg.counters(c).writeStalls.Add(1)
+			c.reg.total.writeStalls.Add(1)
 			if tc, ok := c.nc.(*net.TCPConn); ok {
 				tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
 			}

@@ -130,9 +130,10 @@ var zeroUpgrader Upgrader
 // that of the network. Frames that came with the request are the connection's
 // first bytes. The caller reads and closes the connection.
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
+	u.startHandshake(nc)
 	in, r, err := u.readRequest(nc)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, endHandshake(nc, err, nil)
 	}
 	c, err := u.accept(nc, r, in, standalone(u))
 	if err != nil {
@@ -173,13 +174,16 @@ func (g *registry) forget() {
 	}
 }
 
-// readRequest reads the head of a request. What came behind it stays in the
-// buffer. A request that was refused has been answered, and nc is closed after
-// any error.
-func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
+// startHandshake limits the time until the 101.
+func (u *Upgrader) startHandshake(nc net.Conn) {
 	if t := u.handshakeTimeout(); t > 0 {
 		nc.SetDeadline(time.Now().Add(t))
 	}
+}
+
+// readRequest reads the head of a request. What came behind it stays in the
+// buffer, which is given back after an error.
+func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
 	parser := requestParser{maxHeader: max(u.MaxHeaderBytes, 0)}
 	in := getBuffer(smallSize)
 	for {
@@ -187,13 +191,12 @@ func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
 		in.w += n
 		if n == 0 && err != nil {
 			putBuffer(in)
-			nc.Close()
 			return nil, nil, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
 		}
 		r, head, err := parser.parse(in.pending())
 		if err != nil {
 			putBuffer(in)
-			return nil, nil, refuseConn(nc, err, nil)
+			return nil, nil, err
 		}
 		if head > 0 {
 			in.r = head
@@ -213,14 +216,16 @@ func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
 	}
 }
 
-// refuseConn answers a refused upgrade and closes nc so that the answer arrives.
-func refuseConn(nc net.Conn, err error, extra http.Header) error {
+// endHandshake closes nc after err, which it returns: a refusal is answered, so
+// that the answer arrives.
+func endHandshake(nc net.Conn, err error, extra http.Header) error {
 	var refused *HandshakeError
-	if !errors.As(err, &refused) {
-		refused = &HandshakeError{http.StatusForbidden, "refused"}
+	if errors.As(err, &refused) {
+		nc.Write(appendRefusal(nil, refused, extra))
+		linger(nc)
+	} else {
+		nc.Close()
 	}
-	nc.Write(appendRefusal(nil, refused, extra))
-	linger(nc)
 	return err
 }
 
@@ -231,12 +236,11 @@ func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registr
 	a, err := u.negotiate(r)
 	if err != nil {
 		putBuffer(in)
-		return nil, refuseConn(nc, err, a.extra)
+		return nil, endHandshake(nc, err, a.extra)
 	}
 	if err := a.write(nc); err != nil {
 		putBuffer(in)
-		nc.Close()
-		return nil, err
+		return nil, endHandshake(nc, err, nil)
 	}
 	nc.SetDeadline(time.Time{})
 	c := newConn(nc, u, reg)
@@ -293,6 +297,10 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 	}
 	a.extra = make(http.Header)
 	err = u.OnUpgrade(r, a.extra)
+	var refused *HandshakeError
+	if err != nil && !errors.As(err, &refused) {
+		err = fmt.Errorf("%w (%w)", err, refuse(http.StatusForbidden, "refused"))
+	}
 	if bad := checkExtraHeader(a.extra); bad != nil {
 		a.extra = nil
 		return a, fmt.Errorf("%w (%w)", bad, refuse(http.StatusInternalServerError, "internal server error"))
@@ -321,9 +329,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 		refuseHTTP(w, r, err, nil)
 		return nil, err
 	}
-	if t := u.handshakeTimeout(); t > 0 {
-		nc.SetDeadline(time.Now().Add(t))
-	}
+	u.startHandshake(nc)
 	if rc, ok := nc.(*replayConn); ok && len(rc.head) == 0 {
 		nc = rc.Conn
 	}
@@ -345,9 +351,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 // refuseHTTP answers by net/http what refuseConn would have written itself.
 func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.Header) {
 	var refused *HandshakeError
-	if !errors.As(err, &refused) {
-		refused = &HandshakeError{http.StatusForbidden, "refused"}
-	}
+	errors.As(err, &refused)
 	raw := appendRefusal(nil, refused, extra)
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), r)
 	if err != nil {
