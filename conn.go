@@ -71,10 +71,9 @@ type Conn struct {
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
 	queue atomic.Pointer[sendQueue]
 
-	mu     sync.Mutex // guards what follows; never held over a call that waits
-	groups []leaver   // to be told of the end
-	end    *EndError  // being filled from stateClosing on, final in stateClosed
-	ctx    *connContext
+	mu    sync.Mutex // guards what follows; never held over a call that waits
+	end   *EndError  // being filled from stateClosing on, final in stateClosed
+	extra *extras    // nil until something of it is asked for
 
 	state  atomic.Uint32 // a connState, written under mu
 	parked atomic.Uint32 // a parkState, see park_linux.go
@@ -89,10 +88,19 @@ type Conn struct {
 // A leaver forgets a connection that has ended: a Group.
 type leaver interface{ remove(c *Conn) bool }
 
-// A connContext exists only for who asked for it.
-type connContext struct {
-	context.Context
+// extras are what most connections never need.
+type extras struct {
+	ctx    context.Context
 	cancel context.CancelCauseFunc
+	groups []leaver // to be told of the end
+}
+
+// extras returns c.extra, made at the first use. mu is held.
+func (c *Conn) extras() *extras {
+	if c.extra == nil {
+		c.extra = new(extras)
+	}
+	return c.extra
 }
 
 func newConn(nc net.Conn, u *Upgrader, reg *registry) *Conn {
@@ -128,14 +136,14 @@ func (c *Conn) Messages() iter.Seq2[Message, error] {
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ctx == nil {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		c.ctx = &connContext{ctx, cancel}
+	x := c.extras()
+	if x.ctx == nil {
+		x.ctx, x.cancel = context.WithCancelCause(context.Background())
 		if c.connState() == stateClosed {
-			cancel(c.end)
+			x.cancel(c.end)
 		}
 	}
-	return c.ctx.Context
+	return x.ctx
 }
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.

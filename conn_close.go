@@ -178,8 +178,11 @@ func (c *Conn) finish(e *EndError) {
 		c.end = e
 	}
 	c.state.Store(uint32(stateClosed))
-	ctx, groups := c.ctx, c.groups
-	c.groups = nil
+	var x extras
+	if c.extra != nil {
+		x = *c.extra
+		c.extra.groups = nil
+	}
 	c.reg.total.closed(c.end)
 	c.mu.Unlock()
 
@@ -189,10 +192,10 @@ func (c *Conn) finish(e *EndError) {
 	} else {
 		c.nc.Close()
 	}
-	if ctx != nil {
-		ctx.cancel(c.end)
+	if x.cancel != nil {
+		x.cancel(c.end)
 	}
-	for _, g := range groups {
+	for _, g := range x.groups {
 		g.remove(c)
 	}
 	c.reg.remove(c)

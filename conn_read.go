@@ -19,22 +19,22 @@ type reader struct {
 	in  *buffer // what has come and isn't used up; nil when that is nothing
 	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
 
-	h      header // of the data frame under way
-	left   uint64 // bytes of its payload that aren't consumed yet
-	pos    int    // in the masking key
-	seen   int    // bytes behind in.r that are unmasked and checked in place
-	opcode opcode // of the message under way
+	h    header // of the data frame under way
+	left uint64 // bytes of its payload that aren't consumed yet
+	seen int32  // bytes behind in.r that are unmasked and checked in place
+	pos  uint8  // in the masking key
 
-	started    bool           // a data frame was read whose message isn't handed over yet
-	compressed bool           // RSV1 was set on its first frame
-	stream     *messageReader // the one that NextReader returned for it
-	nap        bool           // woken from parking, and no message has come since
+	opcode     opcode // of the message under way
+	started    bool   // a data frame was read whose message isn't handed over yet
+	compressed bool   // RSV1 was set on its first frame
+	nap        bool   // woken from parking, and no message has come since
+	utf8       utf8Validator
 
-	utf8      utf8Validator
-	fragments int32  // of the message under way
-	empties   int32  // of them in a row without a byte
-	size      uint64 // of its payload, as declared so far
-	partial   []byte // what had come of it when a deadline passed
+	fragments int32          // of the message under way
+	empties   int32          // of them in a row without a byte
+	size      uint64         // of its payload, as declared so far
+	partial   []byte         // what had come of it when a deadline passed
+	stream    *messageReader // the one that NextReader returned for it
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. The
@@ -243,10 +243,10 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	size := int(r.left)
 	for {
 		have := min(r.in.w-r.in.r, size)
-		if err := c.checkPayload(r.in.b[r.in.r+r.seen : r.in.r+have]); err != nil {
+		if err := c.checkPayload(r.in.b[r.in.r+int(r.seen) : r.in.r+have]); err != nil {
 			return nil, false, err
 		}
-		if r.seen = have; have == size {
+		if r.seen = int32(have); have == size {
 			break
 		}
 		if err := c.fill(size - have); err != nil {
@@ -263,7 +263,7 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 // finds the first byte that can't be UTF-8, long before the frame is whole.
 func (c *Conn) checkPayload(p []byte) error {
 	r := &c.read
-	r.pos = mask(p, r.h.key, r.pos)
+	r.pos = uint8(mask(p, r.h.key, int(r.pos)))
 	if r.opcode == opText && !r.compressed && !r.utf8.write(p) {
 		return errNotUTF8
 	}

@@ -313,8 +313,8 @@ func (g *Group) shard(c *Conn) *groupShard {
 // Join adds c, and reports false when it has ended.
 func (g *Group) Join(c *Conn) bool {
 	c.mu.Lock()
-	if c.connState() != stateClosed && !slices.Contains(c.groups, leaver(g)) {
-		c.groups = append(c.groups, g)
+	if x := c.extras(); c.connState() != stateClosed && !slices.Contains(x.groups, leaver(g)) {
+		x.groups = append(x.groups, g)
 	}
 	c.mu.Unlock()
 	s := g.shard(c)
@@ -337,7 +337,9 @@ func (g *Group) Join(c *Conn) bool {
 // Leave removes c, and reports whether it was a member.
 func (g *Group) Leave(c *Conn) bool {
 	c.mu.Lock()
-	c.groups = slices.DeleteFunc(c.groups, func(l leaver) bool { return l == g })
+	if x := c.extra; x != nil {
+		x.groups = slices.DeleteFunc(x.groups, func(l leaver) bool { return l == g })
+	}
 	c.mu.Unlock()
 	return g.remove(c)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // A flood of events makes a line a second for each kind, and each line says
@@ -56,4 +57,12 @@ func TestLogAcrossTheSecond(t *testing.T) {
 			t.Errorf("20 events within 20 ms around a full second made %d lines, want 1: %q", len(got), got)
 		}
 	})
+}
+
+// What a connection costs while it is idle is its Conn; the allocator's next
+// size up is 480 bytes.
+func TestConnSize(t *testing.T) {
+	if got := unsafe.Sizeof(Conn{}); unsafe.Sizeof(uintptr(0)) == 8 && got > 448 {
+		t.Errorf("a Conn takes %d bytes, want at most 448", got)
+	}
 }
