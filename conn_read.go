@@ -446,10 +446,10 @@ func (m *messageReader) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.release()
+	if c.connState() == stateClosed { // what followed wasn't kept
+		return 0, c.endError()
+	}
 	if r.stream != m {
-		if c.connState() == stateClosed {
-			return 0, c.endError()
-		}
 		return 0, errReader
 	}
 	for r.left == 0 {

@@ -225,6 +225,7 @@ func TestMessages(t *testing.T) {
 	}
 	c.SetReadDeadline(time.Time{})
 	p.send(textFrame("d"), closeFrame(CloseNormal, ""))
+	p.leave()
 	ended := 0
 	for m, err := range c.Messages() {
 		if last = err; err == nil {
@@ -301,7 +302,10 @@ func TestTooManyFragments(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c, p := connect(t, test.u, tcpPair)
-			go p.nc.Write(test.sent)
+			go func() {
+				p.nc.Write(test.sent)
+				p.leave()
+			}()
 			_, _, err := c.ReadMessage()
 			if test.want {
 				if err != nil {

@@ -69,6 +69,7 @@ func TestContext(t *testing.T) {
 			t.Errorf("Context().Err() = %v while the connection is open", c.Context().Err())
 		}
 		p.send(closeFrame(4321, "enough"))
+		p.leave()
 		_, _, err := c.ReadMessage()
 		ctx := c.Context()
 		<-ctx.Done()

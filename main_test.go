@@ -315,6 +315,15 @@ func (p *peer) wantEnd() {
 	p.nc.Close()
 }
 
+// leave reads on in the background, as long as there is something, and then
+// closes: a server that has closed its half waits for that.
+func (p *peer) leave() {
+	go func() {
+		io.Copy(io.Discard, p.nc)
+		p.nc.Close()
+	}()
+}
+
 // closeWith does the client's closing handshake.
 func (p *peer) closeWith(code CloseCode, reason string) {
 	p.Helper()
