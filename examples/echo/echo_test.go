@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -241,4 +242,29 @@ func exchange(t *testing.T, nc net.Conn, r *bufio.Reader, header string) *http.R
 		t.Fatal(err)
 	}
 	return resp
+}
+
+// Linux alone can do it; elsewhere the flag has to say so.
+func TestReusePort(t *testing.T) {
+	first, err := listen(&options{addr: "127.0.0.1:0", reusePort: true})
+	if runtime.GOOS != "linux" {
+		if err == nil || !strings.Contains(err.Error(), "SO_REUSEPORT") {
+			t.Errorf("listen with -reuseport = %v, want an error that names SO_REUSEPORT", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	addr := first.Addr().String()
+	second, err := listen(&options{addr: addr, reusePort: true})
+	if err != nil {
+		t.Fatalf("a second listener on %s with -reuseport: %v, want none", addr, err)
+	}
+	defer second.Close()
+	if third, err := listen(&options{addr: addr}); err == nil {
+		third.Close()
+		t.Errorf("a listener on %s without -reuseport: no error, want one", addr)
+	}
 }

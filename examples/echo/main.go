@@ -35,6 +35,7 @@ type options struct {
 	addr       string
 	maxMessage int64
 	blocking   bool
+	reusePort  bool
 	origins    []string
 	quiet      bool
 
@@ -56,6 +57,8 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 		o.origins = append(o.origins, s)
 		return nil
 	})
+	fs.BoolVar(&o.reusePort, "reuseport", false, "share the port with other processes that ask for it too, each with its own limit\n"+
+		"of descriptors; the kernel spreads the connections over them (SO_REUSEPORT, Linux)")
 	fs.BoolVar(&o.quiet, "quiet", false, "don't log connections and messages")
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "serve wss:// with the certificate chain in `FILE` (PEM)")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "the private key for -tls-cert, in `FILE` (PEM)")
@@ -106,7 +109,7 @@ func run(o *options) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", o.addr)
+	ln, err := listen(o)
 	if err != nil {
 		return err
 	}
@@ -135,6 +138,14 @@ func run(o *options) error {
 	}
 	log.Printf("bye")
 	return nil
+}
+
+func listen(o *options) (net.Listener, error) {
+	var lc net.ListenConfig
+	if o.reusePort {
+		lc.Control = setReusePort
+	}
+	return lc.Listen(context.Background(), "tcp", o.addr)
 }
 
 // announce says what to open, always, since -quiet is about the connections.
