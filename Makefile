@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare
+.PHONY: check test layers test386 fuzz cover bench peers compare idle
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -47,5 +47,16 @@ cover:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem .
 
+# Against other libraries, in a module of its own. ARGS go to the command, as
+# in: make compare ARGS=-quick
+PEERS = cd internal/peers && $(GO) run
+
 peers:
-	cd internal/peers && $(GO) test ./...
+	cd internal/peers && $(GO) vet ./... && $(GO) test ./...
+
+compare:
+	$(PEERS) ./cmd/compare $(ARGS)
+
+CONNS ?= 15000
+idle:
+	$(PEERS) ./cmd/idle -conns $(CONNS) $(ARGS)

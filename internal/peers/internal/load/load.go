@@ -4,6 +4,7 @@
 package load
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -215,6 +216,23 @@ func (l *Load) Run(n int) (*Result, error) {
 	r.Elapsed = time.Since(l.start)
 	r.Latency.Seal()
 	return r, nil
+}
+
+// Idle sends nothing until ctx is done, and answers the server's pings as a
+// browser would. It returns an error if a connection ends.
+func (l *Load) Idle(ctx context.Context) error {
+	for ctx.Err() == nil {
+		k, err := unix.EpollWait(l.epoll, l.events, 100)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		for _, ev := range l.events[:max(k, 0)] {
+			if err := l.handle(&l.conns[ev.Fd], ev.Events, 0); err != nil {
+				return fmt.Errorf("connection %d, idle: %w", ev.Fd, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (l *Load) poll() (int, error) {

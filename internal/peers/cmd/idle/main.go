@@ -1,0 +1,132 @@
+// Command idle measures what connections cost a server that do nothing: it
+// opens many from several loopback addresses, lets each echo one message,
+// waits, and reads the memory of the server's process. Then it wakes all at
+// once with one message each. Every server gets the same treatment, and is in a
+// process of its own on one CPU with GOMAXPROCS=1.
+//
+//	go run ./cmd/idle -conns 15000
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rawws/websocket/internal/peers/internal/child"
+	"github.com/rawws/websocket/internal/peers/internal/echo"
+	"github.com/rawws/websocket/internal/peers/internal/load"
+	"github.com/rawws/websocket/internal/peers/internal/report"
+)
+
+type options struct {
+	conns     int
+	wakes     int
+	wait      time.Duration
+	serverCPU int
+	servers   []contender
+	md        string
+}
+
+// A contender is a server in one of its shapes.
+type contender struct {
+	name string
+	echo.Config
+}
+
+// noPark is the suffix of a server that keeps a goroutine for each connection.
+const noPark = "-nopark"
+
+func main() {
+	child.Main()
+	o := &options{}
+	servers := flag.String("servers", "gorilla,coder,gobwas,gws,ours"+noPark+",ours", "the servers to run")
+	clientCPU := flag.Int("client-cpu", 1, "CPU of the client")
+	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
+	flag.IntVar(&o.conns, "conns", 15000, "connections")
+	flag.IntVar(&o.wakes, "wakes", 3, "how often all are woken at once; the medians are printed")
+	flag.DurationVar(&o.wait, "wait", 12*time.Second, "how long the connections are quiet, each time")
+	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
+	flag.Parse()
+	err := child.Pin(*clientCPU)
+	if err == nil {
+		o.servers, err = contenders(*servers)
+	}
+	if err == nil {
+		err = run(o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "idle:", err)
+		os.Exit(1)
+	}
+}
+
+func contenders(names string) ([]contender, error) {
+	var all []contender
+	for name := range strings.SplitSeq(names, ",") {
+		server, found := strings.CutSuffix(name, noPark)
+		if _, err := echo.Find(server); err != nil {
+			return nil, err
+		}
+		all = append(all, contender{name, echo.Config{Server: server, NoPark: found, RawMessage: load.FrameSize(len(payload))}})
+	}
+	return all, nil
+}
+
+// payload is what each connection echoes.
+var payload = []byte(strings.Repeat("idle....", 16)[:125])
+
+func run(o *options) error {
+	var all []*result
+	for _, s := range o.servers {
+		r, err := o.measure(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s: %s per connection\n", s.name, report.Bytes(r.per(r.tidy.rss)))
+		all = append(all, r)
+	}
+	return o.print(all)
+}
+
+// measure is the life of one server.
+func (o *options) measure(s contender) (*result, error) {
+	srv, err := echo.Start(s.Config, o.serverCPU)
+	if err != nil {
+		return nil, err
+	}
+	defer srv.Stop()
+	r := &result{name: s.name, conns: o.conns}
+	if r.empty, err = tidyMemory(srv); err != nil {
+		return nil, err
+	}
+	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Payloads: [][]byte{payload}, Sources: 8, Raw: s.Server == "rawtcp"}
+	defer l.Close()
+	if err := l.Open(); err != nil {
+		return nil, err
+	}
+	if err := l.Warm(o.conns); err != nil {
+		return nil, err
+	}
+	for i := range o.wakes {
+		ctx, cancel := context.WithTimeout(context.Background(), o.wait)
+		err := l.Idle(ctx)
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			if err := r.measureMemory(srv); err != nil {
+				return nil, err
+			}
+		}
+		wake, err := l.Run(o.conns)
+		if err != nil {
+			return nil, fmt.Errorf("waking: %w", err)
+		}
+		r.wakes = append(r.wakes, wake)
+	}
+	return r, l.Warm(o.conns) // all alive, every byte right
+}
