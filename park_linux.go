@@ -1,3 +1,5 @@
+//go:build !nopark
+
 package websocket
 
 import (
@@ -17,6 +19,9 @@ type parker struct {
 	slots []*Conn // by the number that epoll gives back
 	free  []int32
 }
+
+// canPark spares the sweeper its rounds where it is false.
+const canPark = true
 
 const (
 	notParked = iota

@@ -1,9 +1,12 @@
-//go:build !linux
+//go:build !linux || nopark
 
 package websocket
 
-// A parker does nothing here: an idle connection keeps its goroutine.
+// A parker does nothing here: an idle connection keeps its goroutine. The tag
+// nopark shows on Linux what other systems do.
 type parker struct{}
+
+const canPark = false
 
 func (p *parker) close()     {}
 func (p *parker) count() int { return 0 }

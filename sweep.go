@@ -274,7 +274,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 		}
 		visit(time.Duration(k.pingAt - now))
 	}
-	if t := c.u.parkAfter(); t > 0 && c.reg.events != nil && c.raw != nil && !c.isParked() {
+	if t := c.u.parkAfter(); canPark && t > 0 && c.reg.events != nil && c.raw != nil && !c.isParked() {
 		quiet := time.Duration(now - c.heard.Load())
 		if quiet >= t {
 			c.kick()
