@@ -66,7 +66,9 @@ func (c *Conn) beginClose(e *EndError) bool {
 	timeout := c.u.closeTimeout()
 	c.beat.closeBy.Store(c.reg.now.Load() + int64(timeout))
 	c.state.Store(uint32(stateClosing))
-	c.nc.SetDeadline(time.Now().Add(timeout))
+	if e.Received == 0 { // else all there is to do is one write, and WriteTimeout holds
+		c.nc.SetDeadline(time.Now().Add(timeout))
+	}
 	return true
 }
 
@@ -108,7 +110,7 @@ func (c *Conn) peerClosed(p []byte) error {
 	if err != nil {
 		return err
 	}
-	c.beginClose(&EndError{By: SidePeer, Err: &CloseError{code, reason}, code: code})
+	c.beginClose(&EndError{By: SidePeer, Received: code, Err: &CloseError{code, reason}, code: code})
 	c.dropQueue() // it wants nothing more
 	c.sendClose()
 	c.mu.Lock()
@@ -146,10 +148,11 @@ func (c *Conn) readFailed(err error) error {
 		c.dropQueue()
 		c.sendClose()
 		linger(c.nc)
-	case err == errPeerClosed:
-		linger(c.nc)
+	case err == errPeerClosed && (c.raw == nil || c.read.pending()):
+		linger(c.nc) // TLS has an alert to send, and unread bytes would make a reset
 	}
 	c.finish(&EndError{By: SidePeer, Err: streamEnd(err)})
+	c.read.drop()
 	return c.endError()
 }
 

@@ -340,7 +340,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		p = p[:r.left]
 	}
 	var n int
-	if r.in == nil || r.in.r == r.in.w {
+	if !r.pending() {
 		var err error
 		if len(p) > smallSize {
 			n, err = c.nc.Read(p)
@@ -368,7 +368,7 @@ func (c *Conn) skipFrame() error {
 	r := &c.read
 	r.seen = 0
 	for r.left > 0 {
-		if r.in == nil || r.in.r == r.in.w {
+		if !r.pending() {
 			if err := c.fill(1); err != nil {
 				return err
 			}
@@ -474,9 +474,22 @@ func (m *messageReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// pending reports whether bytes have come that aren't used up.
+func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
+
+// drop gives all memory back at the end of the connection.
+func (r *reader) drop() {
+	r.freeMessage()
+	r.partial = nil
+	if r.in != nil {
+		putBuffer(r.in)
+		r.in = nil
+	}
+}
+
 // release gives the read buffer back when everything in it is used up.
 func (r *reader) release() {
-	if r.in != nil && r.in.r == r.in.w {
+	if r.in != nil && !r.pending() {
 		putBuffer(r.in)
 		r.in = nil
 	}

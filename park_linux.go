@@ -39,7 +39,7 @@ func (c *Conn) mayPark() bool {
 // buffered, and no deadline of the application's counts on its goroutine.
 func (c *Conn) atRest() bool {
 	r := &c.read
-	if c.raw == nil || c.reg.events == nil || r.started || r.in != nil && r.in.r < r.in.w {
+	if c.raw == nil || c.reg.events == nil || r.started || r.pending() {
 		return false
 	}
 	c.mu.Lock()
