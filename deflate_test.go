@@ -313,7 +313,9 @@ func TestDeflatePieces(t *testing.T) {
 			for piece := range slices.Chunk(message, size) {
 				payload = p.deflate(payload, piece, 1, false)
 			}
-			payload = p.deflate(payload, nil, 1, false) // adds nothing
+			if got := p.deflate(payload, nil, 1, false); len(got) != len(payload) {
+				t.Errorf("an empty piece that isn't the last added % x, want nothing", got[len(payload):])
+			}
 			payload = p.deflate(payload, nil, 1, true)
 			checkJudged(t, fmt.Sprintf("pieces of %d, window of 2^%d", size, bits), payload, message, 1<<bits)
 		}
