@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare idle
+.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -57,6 +57,10 @@ peers:
 compare:
 	$(PEERS) ./cmd/compare $(ARGS)
 
-CONNS ?= 15000
+idle: CONNS ?= 15000
 idle:
 	$(PEERS) ./cmd/idle -conns $(CONNS) $(ARGS)
+
+manyconns: CONNS ?= 80000
+manyconns:
+	$(PEERS) ./cmd/manyconns -conns $(CONNS) $(ARGS)

@@ -101,7 +101,7 @@ func run(o *options) error {
 	t.Notes = append(t.Notes, kernelNotes(o, before, after)...)
 	t.Text(os.Stdout)
 	if held < o.conns {
-		return fmt.Errorf("the servers hold %d descriptors for %d connections", held, o.conns)
+		return fmt.Errorf("the servers hold %d connections of %d", held, o.conns)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (c *crowd) table(o *options) (t *report.Table, held int, err error) {
 	}
 	var total int64
 	for i, p := range c.servers {
-		fds, err := p.Descriptors()
+		n, err := p.Sockets()
 		if err != nil {
 			return nil, 0, err
 		}
@@ -179,20 +179,15 @@ func (c *crowd) table(o *options) (t *report.Table, held int, err error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		fds -= ownDescriptors
+		n-- // the listener
 		grown := rss - c.empty[i]
-		t.Add(fmt.Sprint(p.PID), report.Count(int64(fds)), report.Bytes(float64(rss)), report.Bytes(float64(grown)/float64(max(fds, 1))))
-		held += fds
+		t.Add(fmt.Sprint(p.PID), report.Count(int64(n)), report.Bytes(float64(rss)), report.Bytes(float64(grown)/float64(max(n, 1))))
+		held += n
 		total += grown
 	}
 	t.Add("together", report.Count(int64(held)), "", report.Bytes(float64(total)/float64(held)))
 	return t, held, nil
 }
-
-// ownDescriptors are those of a server besides its connections: the standard
-// three, the listener, the runtime's epoll set and its eventfd, and the epoll
-// set of the parked connections.
-const ownDescriptors = 7
 
 func kernelNotes(o *options, before, after child.KernelMemory) []string {
 	per := func(n int64) string { return report.Bytes(float64(n) / float64(o.conns)) }

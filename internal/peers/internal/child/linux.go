@@ -73,6 +73,19 @@ func (p *Process) Descriptors() (int, error) {
 	return len(d), err
 }
 
+// Sockets returns how many of the process's descriptors are sockets.
+func (p *Process) Sockets() (int, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", p.PID)
+	entries, err := os.ReadDir(dir)
+	n := 0
+	for _, e := range entries {
+		if to, err := os.Readlink(dir + "/" + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n, err
+}
+
 // procKB returns the value of a "Name:   123 kB" line in bytes.
 func procKB(file, name string) (int64, error) {
 	b, err := os.ReadFile(file)

@@ -114,6 +114,8 @@ func Count(n int64) string {
 // Bytes prints n in KiB or MiB.
 func Bytes(n float64) string {
 	switch {
+	case n < 0:
+		return "-" + Bytes(-n)
 	case n >= 1<<30:
 		return Digits(n/(1<<30)) + " GiB"
 	case n >= 1<<20:
