@@ -349,6 +349,82 @@ func wantEndError(t testing.TB, err error, want EndError, cause error) {
 	}
 }
 
+// A pipeListener accepts pipes, so that a Server can be tested where time is
+// faked: a pipe's ends wait as package synctest can see.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case nc := <-l.conns:
+		return nc, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return plainAddr{} }
+
+// dial returns the client's end of a new pipe whose other end is accepted. It
+// has no deadline: there time is free.
+func (l *pipeListener) dial(t testing.TB) *peer {
+	server, client := pipePair(t)
+	l.conns <- server
+	p := newPeer(t, client)
+	client.SetDeadline(time.Time{})
+	return p
+}
+
+// open is dial and the handshake.
+func (l *pipeListener) open(t testing.TB) *peer {
+	t.Helper()
+	p := l.dial(t)
+	p.handshake()
+	return p
+}
+
+// serve runs s on ln until the test ends.
+func serve(t testing.TB, s *Server, ln net.Listener) {
+	t.Helper()
+	done := make(chan error)
+	go func() { done <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-done; err != ErrServerClosed {
+			t.Errorf("Serve = %v, want %v", err, ErrServerClosed)
+		}
+	})
+}
+
+// serveTCP runs s on a port of its own until the test ends, and returns a
+// function that connects a new peer to it.
+func serveTCP(t testing.TB, s *Server) (dial func() *peer) {
+	t.Helper()
+	ln := listen(t)
+	serve(t, s, ln)
+	return func() *peer {
+		t.Helper()
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		return newPeer(t, nc)
+	}
+}
+
 // A logBook keeps what a Server logs.
 type logBook struct {
 	mu    sync.Mutex

@@ -23,12 +23,14 @@ type registry struct {
 	stat   [countShards]counters
 	total  totals
 
-	mu    sync.Mutex
-	wheel [wheelSlots]link // circular lists; a connection is in the slot of its next visit
-	at    int              // the slot whose time has come
-	n     int
-	added uint8
-	stop  chan struct{} // closed when the last connection has gone; nil while none is there
+	mu      sync.Mutex
+	wheel   [wheelSlots]link // circular lists; a connection is in the slot of its next visit
+	at      int              // the slot whose time has come
+	due     link             // its connections, while turning
+	n       int
+	added   uint8
+	turning bool          // the one sweeper, or its predecessor, visits connections
+	stop    chan struct{} // closed when the last connection has gone; nil while none is there
 
 	parker parker
 	drains drains
@@ -61,6 +63,14 @@ func (l *link) insert(n *link) {
 func (l *link) remove() {
 	l.prev.next, l.next.prev = l.next, l.prev
 	l.prev, l.next = nil, nil
+}
+
+// appendTo appends the connections of the list whose head l is.
+func (l *link) appendTo(cs []*Conn) []*Conn {
+	for n := l.next; n != nil && n != l; n = n.next {
+		cs = append(cs, n.c)
+	}
+	return cs
 }
 
 // A keepAlive is what the sweeper knows of a connection.
@@ -167,12 +177,9 @@ func (g *registry) conns() []*Conn {
 	defer g.mu.Unlock()
 	cs := make([]*Conn, 0, g.n)
 	for i := range g.wheel {
-		head := &g.wheel[i]
-		for l := head.next; l != nil && l != head; l = l.next {
-			cs = append(cs, l.c)
-		}
+		cs = g.wheel[i].appendTo(cs)
 	}
-	return cs
+	return g.due.appendTo(cs)
 }
 
 // run turns the wheel. It counts the time that the process was awake: after a
@@ -197,26 +204,30 @@ func (g *registry) run(stop <-chan struct{}, tick time.Duration) {
 
 // turn visits the connections whose time has come.
 func (g *registry) turn(tick time.Duration) {
-	var due link
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.turning { // by a predecessor, whose connections have all gone
+		return
+	}
+	g.turning = true
 	g.at = (g.at + 1) % wheelSlots
 	for head := &g.wheel[g.at]; !head.empty(); {
 		l := head.next
 		l.remove()
-		due.insert(l)
+		g.due.insert(l)
 	}
-	for !due.empty() {
-		c := due.next.c
+	for !g.due.empty() {
+		c := g.due.next.c
 		g.mu.Unlock()
 		next := c.sweep(g.now.Load())
 		g.mu.Lock()
 		if c.link.c != nil {
 			c.link.remove()
-			slots := min(max(int(time.Duration(next)/tick), 1), wheelSlots-1)
-			g.wheel[(g.at+slots)%wheelSlots].insert(&c.link)
+			slots := min(max(next/tick, 1), wheelSlots-1)
+			g.wheel[(g.at+int(slots))%wheelSlots].insert(&c.link)
 		}
 	}
-	g.mu.Unlock()
+	g.turning = false
 }
 
 // jitter spreads d by a tenth each way, so that connections which began
@@ -258,7 +269,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 	}
 	if t := c.u.pingInterval(); t > 0 {
 		if asked, limit := k.asked.Load(), c.u.pongTimeout(); asked != 0 && limit > 0 {
-			if c.heard.Load() > asked {
+			if c.heard.Load() >= asked {
 				k.asked.Store(0)
 			} else if waited := time.Duration(now - asked); waited > limit {
 				c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
@@ -292,6 +303,9 @@ func (c *Conn) keepAlivePing(now int64) {
 	k.stamp.Store(stamp)
 	var p [8]byte
 	binary.BigEndian.PutUint64(p[:], uint64(stamp))
+	// A byte that came before the ping, in the same tick, answers nothing. One
+	// that comes behind it in the same tick does.
+	c.heard.CompareAndSwap(now, now-1)
 	if !c.tryControl(opPing, p[:]) {
 		return
 	}
