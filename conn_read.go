@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -395,83 +394,6 @@ func (c *Conn) skipMessage() error {
 			return err
 		}
 	}
-}
-
-// NextReader returns the type of the next message and a reader of its payload,
-// which ends with io.EOF. It is for messages that are used as they come; each
-// piece of text was checked as far as it goes. What is left of the message is
-// skipped at the next call of NextReader or of another read. A compressed message
-// is read whole before NextReader returns. Errors are those of ReadMessage; the
-// limits of size hold.
-func (c *Conn) NextReader() (MessageType, io.Reader, error) {
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
-	r := &c.read
-	half := r.started && r.stream == nil // by ReadMessage when a deadline passed
-	if err := c.beginMessage(); err != nil {
-		return 0, nil, c.readFailed(err)
-	}
-	if half || r.compressed {
-		t, p, err := c.appendMessage(nil)
-		r.release()
-		if err != nil {
-			return 0, nil, c.readFailed(err)
-		}
-		return t, &messageReader{c: c, head: p, done: true}, nil
-	}
-	r.stream = &messageReader{c: c}
-	return MessageType(r.opcode), r.stream, nil
-}
-
-var errReader = errors.New("websocket: message reader used after the next read")
-
-// A messageReader reads one message.
-type messageReader struct {
-	c    *Conn
-	head []byte // read before the reader was made
-	done bool   // everything after head was read
-}
-
-func (m *messageReader) Read(p []byte) (int, error) {
-	if len(m.head) > 0 {
-		n := copy(p, m.head)
-		m.head = m.head[n:]
-		return n, nil
-	}
-	if m.done {
-		return 0, io.EOF
-	}
-	c := m.c
-	r := &c.read
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	defer r.release()
-	if c.connState() == stateClosed { // what followed wasn't kept
-		return 0, c.endError()
-	}
-	if r.stream != m {
-		return 0, errReader
-	}
-	for r.left == 0 {
-		if r.h.fin {
-			m.done = true
-			if err := c.endMessage(); err != nil {
-				return 0, c.readFailed(err)
-			}
-			return 0, io.EOF
-		}
-		if err := c.nextFrame(); err != nil {
-			return 0, c.readFailed(err)
-		}
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	n, err := c.readPayload(p)
-	if err != nil {
-		return 0, c.readFailed(err)
-	}
-	return n, nil
 }
 
 // pending reports whether bytes have come that aren't used up.

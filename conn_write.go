@@ -1,9 +1,7 @@
 package websocket
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -376,118 +374,6 @@ func (rw *rawWrite) write(fd uintptr) bool {
 		rw.err = os.NewSyscallError("write", err)
 	}
 	return true
-}
-
-var errWriter = errors.New("websocket: message writer used after Close")
-
-// NextWriter returns a writer of one message of unknown length. It sends a
-// frame whenever 16 KiB have come together (Compression.FrameSize where
-// compression was agreed on), and the last one at Close; until
-// then other messages wait, but control frames don't. Errors are those of
-// WriteMessage.
-func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
-	if t != TextMessage && t != BinaryMessage {
-		return nil, fmt.Errorf("websocket: NextWriter of %v", t)
-	}
-	if err := c.lockData(); err != nil {
-		return nil, err
-	}
-	m := &messageWriter{c: c, opcode: opcode(t), done: make(chan struct{})}
-	c.write.stream = m
-	c.unlockWrite()
-	return m, nil
-}
-
-// A messageWriter is used by one goroutine; the connection's other methods
-// stay free for the others.
-type messageWriter struct {
-	c        *Conn
-	opcode   opcode // of the next frame
-	buf      *buffer
-	size     int
-	deflate  bool          // decided with the first frame
-	deflated int           // bytes that size became
-	done     chan struct{} // closed when other messages may go on
-	closed   bool
-}
-
-func (m *messageWriter) Write(p []byte) (int, error) {
-	if m.closed {
-		return 0, errWriter
-	}
-	n := 0
-	for n < len(p) {
-		if m.buf == nil {
-			m.buf = getBuffer(m.c.frameSize())
-		}
-		if m.buf.w == len(m.buf.b) {
-			if err := m.send(false); err != nil {
-				return n, err
-			}
-			continue
-		}
-		k := copy(m.buf.b[m.buf.w:], p[n:])
-		m.buf.w += k
-		n += k
-	}
-	return n, nil
-}
-
-// send writes what has come together as a frame.
-func (m *messageWriter) send(fin bool) error {
-	c := m.c
-	var p []byte
-	if m.buf != nil {
-		p = m.buf.pending()
-		m.buf.w = 0
-	}
-	first := m.opcode != opContinuation
-	m.size += len(p)
-	if first {
-		m.deflate = c.deflate != nil && m.size >= c.u.Compression.threshold()
-	}
-	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
-	if m.deflate {
-		b := getBuffer(c.frameSize())
-		defer putBuffer(b)
-		p = c.deflate.deflate(b.b[:0], p, c.u.Compression.level(), fin)
-		m.deflated += len(p)
-	}
-	h.length = uint64(len(p))
-	m.opcode = opContinuation
-	c.write.mu.Lock()
-	err := c.writeFrame(h, p)
-	if fin {
-		c.wrote(err, m.size)
-		if err == nil && m.deflate {
-			c.countDeflated(m.deflated, m.size)
-		}
-		c.write.endStream(m)
-	}
-	c.unlockWrite()
-	return err
-}
-
-// Close sends the last frame. The message isn't whole before.
-func (m *messageWriter) Close() error {
-	if m.closed {
-		return errWriter
-	}
-	m.closed = true
-	err := m.send(true)
-	if m.buf != nil {
-		putBuffer(m.buf)
-		m.buf = nil
-	}
-	return err
-}
-
-// endStream lets other messages go on behind m.
-func (w *writer) endStream(m *messageWriter) {
-	if m != nil && w.stream == m {
-		close(m.done)
-		w.stream = nil
-	}
 }
 
 // stalledFor returns how long the write under way has waited.

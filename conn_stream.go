@@ -1,0 +1,197 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// NextReader returns the type of the next message and a reader of its payload,
+// which ends with io.EOF. It is for messages that are used as they come; each
+// piece of text was checked as far as it goes. What is left of the message is
+// skipped at the next call of NextReader or of another read. A compressed message
+// is read whole before NextReader returns. Errors are those of ReadMessage; the
+// limits of size hold.
+func (c *Conn) NextReader() (MessageType, io.Reader, error) {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	r := &c.read
+	half := r.started && r.stream == nil // by ReadMessage when a deadline passed
+	if err := c.beginMessage(); err != nil {
+		return 0, nil, c.readFailed(err)
+	}
+	if half || r.compressed {
+		t, p, err := c.appendMessage(nil)
+		r.release()
+		if err != nil {
+			return 0, nil, c.readFailed(err)
+		}
+		return t, &messageReader{c: c, head: p, done: true}, nil
+	}
+	r.stream = &messageReader{c: c}
+	return MessageType(r.opcode), r.stream, nil
+}
+
+var errReader = errors.New("websocket: message reader used after the next read")
+
+// A messageReader reads one message.
+type messageReader struct {
+	c    *Conn
+	head []byte // read before the reader was made
+	done bool   // everything after head was read
+}
+
+func (m *messageReader) Read(p []byte) (int, error) {
+	if len(m.head) > 0 {
+		n := copy(p, m.head)
+		m.head = m.head[n:]
+		return n, nil
+	}
+	if m.done {
+		return 0, io.EOF
+	}
+	c := m.c
+	r := &c.read
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.release()
+	if c.connState() == stateClosed { // what followed wasn't kept
+		return 0, c.endError()
+	}
+	if r.stream != m {
+		return 0, errReader
+	}
+	for r.left == 0 {
+		if r.h.fin {
+			m.done = true
+			if err := c.endMessage(); err != nil {
+				return 0, c.readFailed(err)
+			}
+			return 0, io.EOF
+		}
+		if err := c.nextFrame(); err != nil {
+			return 0, c.readFailed(err)
+		}
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.readPayload(p)
+	if err != nil {
+		return 0, c.readFailed(err)
+	}
+	return n, nil
+}
+
+var errWriter = errors.New("websocket: message writer used after Close")
+
+// NextWriter returns a writer of one message of unknown length. It sends a
+// frame whenever 16 KiB have come together (Compression.FrameSize where
+// compression was agreed on), and the last one at Close; until
+// then other messages wait, but control frames don't. Errors are those of
+// WriteMessage.
+func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
+	if t != TextMessage && t != BinaryMessage {
+		return nil, fmt.Errorf("websocket: NextWriter of %v", t)
+	}
+	if err := c.lockData(); err != nil {
+		return nil, err
+	}
+	m := &messageWriter{c: c, opcode: opcode(t), done: make(chan struct{})}
+	c.write.stream = m
+	c.unlockWrite()
+	return m, nil
+}
+
+// A messageWriter is used by one goroutine; the connection's other methods
+// stay free for the others.
+type messageWriter struct {
+	c        *Conn
+	opcode   opcode // of the next frame
+	buf      *buffer
+	size     int
+	deflate  bool          // decided with the first frame
+	deflated int           // bytes that size became
+	done     chan struct{} // closed when other messages may go on
+	closed   bool
+}
+
+func (m *messageWriter) Write(p []byte) (int, error) {
+	if m.closed {
+		return 0, errWriter
+	}
+	n := 0
+	for n < len(p) {
+		if m.buf == nil {
+			m.buf = getBuffer(m.c.frameSize())
+		}
+		if m.buf.w == len(m.buf.b) {
+			if err := m.send(false); err != nil {
+				return n, err
+			}
+			continue
+		}
+		k := copy(m.buf.b[m.buf.w:], p[n:])
+		m.buf.w += k
+		n += k
+	}
+	return n, nil
+}
+
+// send writes what has come together as a frame.
+func (m *messageWriter) send(fin bool) error {
+	c := m.c
+	var p []byte
+	if m.buf != nil {
+		p = m.buf.pending()
+		m.buf.w = 0
+	}
+	first := m.opcode != opContinuation
+	m.size += len(p)
+	if first {
+		m.deflate = c.deflate != nil && m.size >= c.u.Compression.threshold()
+	}
+	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
+	if m.deflate {
+		b := getBuffer(c.frameSize())
+		defer putBuffer(b)
+		p = c.deflate.deflate(b.b[:0], p, c.u.Compression.level(), fin)
+		m.deflated += len(p)
+	}
+	h.length = uint64(len(p))
+	m.opcode = opContinuation
+	c.write.mu.Lock()
+	err := c.writeFrame(h, p)
+	if fin {
+		c.wrote(err, m.size)
+		if err == nil && m.deflate {
+			c.countDeflated(m.deflated, m.size)
+		}
+		c.write.endStream(m)
+	}
+	c.unlockWrite()
+	return err
+}
+
+// Close sends the last frame. The message isn't whole before.
+func (m *messageWriter) Close() error {
+	if m.closed {
+		return errWriter
+	}
+	m.closed = true
+	err := m.send(true)
+	if m.buf != nil {
+		putBuffer(m.buf)
+		m.buf = nil
+	}
+	return err
+}
+
+// endStream lets other messages go on behind m.
+func (w *writer) endStream(m *messageWriter) {
+	if m != nil && w.stream == m {
+		close(m.done)
+		w.stream = nil
+	}
+}
+
