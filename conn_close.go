@@ -64,7 +64,7 @@ func (c *Conn) beginClose(e *EndError) bool {
 	}
 	c.end = e
 	timeout := c.u.closeTimeout()
-	c.beat.closeBy.Store(c.reg.now.Load() + int64(timeout))
+	c.beat.endBy.Store(c.reg.now.Load() + int64(timeout))
 	c.state.Store(uint32(stateClosing))
 	if e.Received == 0 { // else all there is to do is one write, and WriteTimeout holds
 		c.nc.SetDeadline(time.Now().Add(timeout))
@@ -151,7 +151,11 @@ func (c *Conn) readFailed(err error) error {
 	case err == errPeerClosed && (c.raw == nil || c.read.pending()):
 		linger(c.nc) // TLS has an alert to send, and unread bytes would make a reset
 	}
-	c.finish(&EndError{By: SidePeer, Err: streamEnd(err)})
+	e := &EndError{By: SidePeer, Err: streamEnd(err)}
+	if errors.Is(err, net.ErrClosed) { // NetConn was closed under us
+		e.By = SideServer
+	}
+	c.finish(e)
 	c.read.drop()
 	return c.endError()
 }
@@ -189,12 +193,7 @@ func (c *Conn) finish(e *EndError) {
 	c.reg.total.closed(c.end)
 	c.mu.Unlock()
 
-	// A tls.Conn would try to send an alert, and could wait for that.
-	if inner, ok := c.nc.(interface{ NetConn() net.Conn }); ok {
-		inner.NetConn().Close()
-	} else {
-		c.nc.Close()
-	}
+	cutConn(c.nc)
 	if x.cancel != nil {
 		x.cancel(c.end)
 	}
@@ -206,6 +205,15 @@ func (c *Conn) finish(e *EndError) {
 	c.write.mu.Lock() // soon: whoever holds it fails now
 	c.write.shut()
 	c.unlockWrite()
+}
+
+// cutConn closes a socket at once. A tls.Conn would try to send an alert, and
+// could wait for that.
+func cutConn(nc net.Conn) {
+	if inner, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = inner.NetConn()
+	}
+	nc.Close()
 }
 
 // shut makes every write to come fail, and wakes those that wait for another
@@ -233,17 +241,25 @@ func (c *Conn) fail(cause error) {
 	}
 }
 
-// shutdown begins the closing handshake with 1001 without waiting: a
-// connection whose peer is stuck gets a goroutine, which its deadline ends.
+// errShutdown is the cause of an end by Shutdown, a local close among others.
+var errShutdown = fmt.Errorf("%w: %w", ErrServerClosed, net.ErrClosed)
+
+// shutdown is closeSoon for a server that goes down.
 func (c *Conn) shutdown() {
-	if !c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed, code: CloseGoingAway}) {
+	c.closeSoon(&EndError{By: SideServer, Err: errShutdown, code: CloseGoingAway})
+}
+
+// closeSoon begins the closing handshake of e without waiting: a connection
+// whose peer is stuck gets a goroutine, which its deadline ends.
+func (c *Conn) closeSoon(e *EndError) {
+	if !c.beginClose(e) {
 		return
 	}
 	if c.reg.events == nil {
 		go c.closeAndWait()
 		return
 	}
-	p := appendClosePayload(make([]byte, 0, 2), CloseGoingAway, "")
+	p := appendClosePayload(make([]byte, 0, maxControlPayloadLen), e.code, e.reason)
 	if !c.tryControl(opClose, p) {
 		go c.sendClose()
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A reader is the receiving half of a connection. It is a pull parser: what it
@@ -32,6 +33,8 @@ type reader struct {
 	fragments int32          // of the message under way
 	empties   int32          // of them in a row without a byte
 	size      uint64         // of its payload, as declared so far
+	controls  uint32         // control frames in controlAt
+	controlAt uint32         // the registry's second
 	partial   []byte         // what had come of it when a deadline passed
 	stream    *messageReader // the one that NextReader returned for it
 }
@@ -181,6 +184,7 @@ func (c *Conn) readHeader() (header, error) {
 func (c *Conn) startFrame(h header) error {
 	r := &c.read
 	r.h, r.left, r.pos, r.seen = h, h.length, 0, 0
+	c.spoke()
 	if h.opcode != opContinuation {
 		r.started, r.opcode, r.compressed, r.nap = true, h.opcode, h.rsv1, false
 		r.utf8 = utf8Validator{}
@@ -213,6 +217,9 @@ func (c *Conn) readControl(h header) error {
 	p := r.in.b[r.in.r : r.in.r+int(h.length)]
 	mask(p, h.key, 0)
 	r.in.r += len(p)
+	if h.opcode != opClose && c.tooManyControls() {
+		return &ProtocolError{ClosePolicyViolation, "more pings and pongs in a second than MaxControlRate", ""}
+	}
 	switch h.opcode {
 	case opPing:
 		c.reg.counters(c).pingsIn.Add(1)
@@ -224,6 +231,16 @@ func (c *Conn) readControl(h header) error {
 	default:
 		return c.peerClosed(p)
 	}
+}
+
+// tooManyControls counts a ping or pong.
+func (c *Conn) tooManyControls() bool {
+	r := &c.read
+	if now := uint32(c.reg.now.Load() / int64(time.Second)); now != r.controlAt {
+		r.controlAt, r.controls = now, 0
+	}
+	r.controls++
+	return int64(r.controls) > int64(c.u.maxControlRate())
 }
 
 // messageInPlace waits for an unfragmented message that fits the read buffer
@@ -359,6 +376,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		r.in.r += n
 	}
 	r.left -= uint64(n)
+	c.spoke()
 	return n, c.checkPayload(p[:n])
 }
 
@@ -572,6 +590,13 @@ func withFD[T ~int | ~uintptr](call func(T, []byte) (int, error), fd uintptr, p 
 
 // heardBytes notes a sign of life.
 func (c *Conn) heardBytes() { c.heard.Store(c.reg.now.Load()) }
+
+// spoke notes a part of a message, either way.
+func (c *Conn) spoke() {
+	if c.u.IdleTimeout > 0 {
+		c.beat.spoke.Store(c.reg.now.Load())
+	}
+}
 
 // buffered reports whether a whole frame lies unread in the buffer.
 func (c *Conn) buffered() bool {

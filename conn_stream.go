@@ -148,6 +148,7 @@ func (m *messageWriter) send(fin bool) error {
 	}
 	first := m.opcode != opContinuation
 	m.size += len(p)
+	c.spoke()
 	if first {
 		m.deflate = c.deflate != nil && m.size >= c.u.Compression.threshold()
 	}

@@ -78,6 +78,7 @@ func (c *Conn) wrote(err error, n int) {
 		count := c.reg.counters(c)
 		count.messagesOut.Add(1)
 		count.bytesOut.Add(uint64(n))
+		c.spoke()
 	}
 }
 

@@ -79,7 +79,8 @@ type keepAlive struct {
 	asked    atomic.Int64 // registry's time of the ping that has no answer yet, or 0
 	stamp    atomic.Int64 // that ping's payload: when it left, monotonic
 	rtt      atomic.Int64
-	closeBy  atomic.Int64 // end of CloseTimeout, in stateClosing
+	endBy    atomic.Int64 // end of MaxLifetime, or in stateClosing of CloseTimeout
+	spoke    atomic.Int64 // registry's time of the last part of a message, if there is an IdleTimeout
 	kicked   atomic.Bool  // the read deadline that passed is the sweeper's
 	deadline bool         // the application has set one; guarded by Conn.mu
 }
@@ -98,13 +99,15 @@ func (k *keepAlive) pong(p []byte, t *totals) {
 var (
 	errPongTimeout  = fmt.Errorf("websocket: no pong and no other byte within PongTimeout: %w", os.ErrDeadlineExceeded)
 	errWriteTimeout = fmt.Errorf("websocket: the peer took nothing for WriteTimeout: %w", os.ErrDeadlineExceeded)
+	errMaxLifetime  = fmt.Errorf("websocket: open for MaxLifetime: %w", os.ErrDeadlineExceeded)
+	errIdle         = fmt.Errorf("websocket: no message for IdleTimeout: %w", os.ErrDeadlineExceeded)
 	errNoReader     = errors.New("websocket: nobody read the answer to our close frame")
 )
 
 // tick is the time between two slots: fine enough for the shortest timeout.
 func (g *registry) tick() time.Duration {
 	d := 10 * 250 * time.Millisecond
-	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.parkAfter(), g.u.closeTimeout()} {
+	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.parkAfter(), g.u.closeTimeout(), g.u.IdleTimeout, g.u.MaxLifetime} {
 		if t > 0 {
 			d = min(d, t)
 		}
@@ -120,6 +123,10 @@ func (g *registry) add(c *Conn) {
 		g.now.Store(1)
 	}
 	c.heard.Store(g.now.Load())
+	c.beat.spoke.Store(g.now.Load())
+	if t := g.u.MaxLifetime; t > 0 {
+		c.beat.endBy.Store(g.now.Load() + int64(t-rand.N(t/10+1)))
+	}
 	c.shard = g.added % countShards
 	g.added++
 	c.beat.pingAt = g.now.Load() + int64(jitter(g.u.pingInterval()))
@@ -239,61 +246,112 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
+// never is further away than any visit.
+const never = time.Duration(1<<62 - 1)
+
 // sweep looks after one connection and returns when to look again. It never
 // waits: one stuck peer must not cost the others their pings.
 func (c *Conn) sweep(now int64) time.Duration {
-	k := &c.beat
-	next := time.Duration(1<<62 - 1)
-	visit := func(d time.Duration) { next = min(next, max(d, 0)) }
-
 	if c.connState() == stateClosing {
-		left := time.Duration(k.closeBy.Load() - now)
+		left := time.Duration(c.beat.endBy.Load() - now)
 		if left < -time.Second { // the reader had its deadline: there is none
 			c.cut(&EndError{By: SideServer, Err: errNoReader})
 		}
 		return max(left, 0) + time.Second
 	}
-	if t := c.u.writeTimeout(); t > 0 {
-		stalled := c.write.stalledFor(now)
-		if stalled > t {
-			c.reg.total.writeStalls.Add(1)
-			if tc, ok := c.nc.(*net.TCPConn); ok {
-				tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
-			}
-			c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
+	next := never
+	for _, look := range []func(*Conn, int64) time.Duration{(*Conn).sweepWrite, (*Conn).sweepPing, (*Conn).sweepAge, (*Conn).sweepPark} {
+		next = min(next, look(c, now))
+		if c.connState() != stateOpen {
 			return 0
 		}
-		if !c.isParked() {
-			visit(t/4 - stalled)
+	}
+	return max(next, 0)
+}
+
+// sweepWrite cuts a connection whose peer takes nothing.
+func (c *Conn) sweepWrite(now int64) time.Duration {
+	t := c.u.writeTimeout()
+	if t <= 0 {
+		return never
+	}
+	stalled := c.write.stalledFor(now)
+	if stalled > t {
+		c.reg.total.writeStalls.Add(1)
+		if tc, ok := c.nc.(*net.TCPConn); ok {
+			tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
+		}
+		c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
+	}
+	if c.isParked() {
+		return never
+	}
+	return t/4 - stalled
+}
+
+// sweepPing sends the keep-alive pings, and cuts a connection whose peer sends
+// nothing after one.
+func (c *Conn) sweepPing(now int64) time.Duration {
+	k := &c.beat
+	t, limit := c.u.pingInterval(), c.u.pongTimeout()
+	if t <= 0 {
+		return never
+	}
+	next := never
+	if asked := k.asked.Load(); asked != 0 && limit > 0 {
+		waited := time.Duration(now - asked)
+		switch {
+		case c.heard.Load() >= asked:
+			k.asked.Store(0)
+		case waited > limit:
+			c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
+			return 0
+		default:
+			next = limit - waited
 		}
 	}
-	if t := c.u.pingInterval(); t > 0 {
-		if asked, limit := k.asked.Load(), c.u.pongTimeout(); asked != 0 && limit > 0 {
-			if c.heard.Load() >= asked {
-				k.asked.Store(0)
-			} else if waited := time.Duration(now - asked); waited > limit {
-				c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
-				return 0
-			} else {
-				visit(limit - waited)
-			}
+	if now >= k.pingAt {
+		c.keepAlivePing(now)
+		k.pingAt = now + int64(jitter(t))
+		if limit > 0 {
+			next = min(next, limit)
 		}
-		if now >= k.pingAt {
-			c.keepAlivePing(now)
-			k.pingAt = now + int64(jitter(t))
-			visit(c.u.pongTimeout())
-		}
-		visit(time.Duration(k.pingAt - now))
 	}
-	if t := c.u.parkAfter(); canPark && t > 0 && c.reg.events != nil && c.raw != nil && !c.isParked() {
-		quiet := time.Duration(now - c.heard.Load())
-		if quiet >= t {
-			c.kick()
-			quiet = 0
+	return min(next, time.Duration(k.pingAt-now))
+}
+
+// sweepAge closes a connection that is too old, or whose peer only keeps it.
+func (c *Conn) sweepAge(now int64) time.Duration {
+	next := never
+	if c.u.MaxLifetime > 0 {
+		if next = time.Duration(c.beat.endBy.Load() - now); next <= 0 {
+			c.closeSoon(&EndError{By: SideServer, Err: errMaxLifetime, code: CloseGoingAway, reason: "maximum lifetime"})
+			return 0
 		}
-		visit(t - quiet)
+	}
+	if t := c.u.IdleTimeout; t > 0 {
+		left := t - time.Duration(now-c.beat.spoke.Load())
+		if left <= 0 {
+			c.closeSoon(&EndError{By: SideServer, Err: errIdle, code: CloseNormal, reason: "idle"})
+			return 0
+		}
+		next = min(next, left)
 	}
 	return next
+}
+
+// sweepPark knocks at the reader of a quiet connection, so that it parks.
+func (c *Conn) sweepPark(now int64) time.Duration {
+	t := c.u.parkAfter()
+	if !canPark || t <= 0 || c.reg.events == nil || c.raw == nil || c.isParked() {
+		return never
+	}
+	quiet := time.Duration(now - c.heard.Load())
+	if quiet >= t {
+		c.kick()
+		quiet = 0
+	}
+	return t - quiet
 }
 
 // keepAlivePing sends a ping that says when it left.

@@ -73,6 +73,20 @@ type Upgrader struct {
 	// gives up its goroutine; 5 s by default. Linux only.
 	ParkAfter time.Duration
 
+	// MaxLifetime closes a connection that has been open for so long, or up to a
+	// tenth less, so that those which began together don't end together; off by
+	// default. The peer is told 1001, "maximum lifetime": it may come back, to be
+	// authenticated again, or to another server behind the same address.
+	MaxLifetime time.Duration
+	// IdleTimeout closes a connection on which no part of a message has come or
+	// gone for so long, whatever pings and pongs say; off by default. The peer is
+	// told 1000, "idle": nothing went wrong, and it needn't come back at once.
+	IdleTimeout time.Duration
+	// MaxControlRate limits the pings and pongs that a peer sends in a second;
+	// 1000 by default. A ping of 6 bytes costs an answer and a system call. Over
+	// it: close code 1008.
+	MaxControlRate int
+
 	// SendQueue bounds what Send holds for a connection, in bytes; 1 MiB by
 	// default. Over it SlowPolicy decides.
 	SendQueue  int
@@ -108,6 +122,8 @@ func (u *Upgrader) maxFragments() int {
 func (u *Upgrader) closeTimeout() time.Duration {
 	return orDefault(u.CloseTimeout, 5*time.Second, 5*time.Second)
 }
+
+func (u *Upgrader) maxControlRate() int { return orDefault(u.MaxControlRate, 1000, math.MaxInt) }
 
 func (u *Upgrader) sendQueue() int { return orDefault(u.SendQueue, 1<<20, math.MaxInt) }
 
