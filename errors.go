@@ -111,9 +111,13 @@ func (s Side) String() string {
 //
 //   - *CloseError: the peer sent a close frame first
 //   - *ProtocolError: the peer broke a rule and was told its code
-//   - net.ErrClosed: Close or CloseNow was called here
+//   - net.ErrClosed: Close or CloseNow was called here, or the handler returned
+//   - ErrServerClosed, and net.ErrClosed too: Shutdown or Close of the Server
 //   - io.ErrUnexpectedEOF: the stream ended without a closing handshake
-//   - anything else: the error of the network, a timeout or a panicking handler
+//   - os.ErrDeadlineExceeded: PongTimeout, WriteTimeout, IdleTimeout, MaxLifetime
+//     or a deadline of the application's; the text tells which
+//   - anything else: the error of the network, or a panic of the handler, whose
+//     value it unwraps to if that is an error
 type EndError struct {
 	By       Side      // who began the end
 	Sent     CloseCode // the code of our close frame, 0 when none went out
@@ -126,10 +130,13 @@ type EndError struct {
 }
 
 func (e *EndError) Error() string {
-	if errors.Is(e.Err, net.ErrClosed) {
-		return fmt.Sprintf("websocket: connection closed by the server with %d", e.Sent)
+	switch {
+	case e.Err != net.ErrClosed:
+		return e.Err.Error()
+	case e.Sent == 0:
+		return "websocket: connection cut by the server"
 	}
-	return e.Err.Error()
+	return fmt.Sprintf("websocket: connection closed by the server with %d", e.Sent)
 }
 
 // Unwrap returns the cause.

@@ -144,6 +144,12 @@ type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("websocket: handler panicked: %v", e.value) }
 
+// Unwrap returns the value if it is an error.
+func (e *panicError) Unwrap() error {
+	err, _ := e.value.(error)
+	return err
+}
+
 // recovered, deferred, makes a panic of the application's cost the connection
 // and nothing else: the peer is told 1011, the log the stack.
 func (c *Conn) recovered(ok *bool) {

@@ -50,6 +50,11 @@ type Server struct {
 	// ClientIP names the client of a request that came through a proxy, for
 	// MaxConnsPerIP; see ForwardedIP.
 	ClientIP func(*http.Request) netip.Addr
+	// ShutdownSpread is the time over which Shutdown closes the connections,
+	// one after the other, so that their clients don't all come back in the
+	// same moment; 0 closes them at once. Until its turn comes a connection is
+	// served as before.
+	ShutdownSpread time.Duration
 	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
@@ -321,25 +326,67 @@ func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 }
 
 // Shutdown stops accepting, closes every connection with 1001, and returns nil
-// when the last one's handler has returned. A peer that is stuck holds up
-// nobody but Shutdown itself, and that until CloseTimeout; when ctx ends first,
-// what is left is cut and ctx's error returned.
+// when the last one's handler has returned. What was handed to a write or to
+// Send before goes out ahead of the close frame. Handshakes under way end with
+// 503 or their connection with 1001. A peer that is stuck holds up nobody but
+// Shutdown itself, and that until CloseTimeout; when ctx ends first, what is
+// left is cut and ctx's error returned.
+//
+// The connections are closed over ShutdownSpread, or over what ctx's deadline
+// leaves of it when each is to have its CloseTimeout.
+//
+// Behind net/http, whose Shutdown knows nothing of these connections, it is
+// called from a function that http.Server.RegisterOnShutdown got, or after it.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
 	idle, plain := s.stop()
-	for _, c := range s.reg.conns() {
-		c.shutdown()
-	}
-	var err error
-	if plain != nil {
-		err = plain.Shutdown(ctx)
+	plainDone := make(chan error, 1)
+	go func() {
+		var err error
+		if plain != nil {
+			err = plain.Shutdown(ctx)
+		}
+		plainDone <- err
+	}()
+	s.sendAway(ctx, idle)
+	select {
+	case <-idle:
+	case <-ctx.Done():
 	}
 	select {
 	case <-idle:
-		return err
-	case <-ctx.Done():
-		s.Close()
-		return ctx.Err()
+		if err := <-plainDone; err == nil { // not later than ctx
+			return nil
+		}
+	default:
+	}
+	s.Close()
+	return ctx.Err()
+}
+
+// sendAway closes the connections there are, evenly over ShutdownSpread, until
+// none is left or ctx ends.
+func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
+	spread := s.ShutdownSpread
+	if deadline, ok := ctx.Deadline(); ok {
+		spread = min(spread, time.Until(deadline)-s.Upgrader.closeTimeout())
+	}
+	start, conns := time.Now(), s.reg.conns()
+	step := max(spread, 0) / time.Duration(max(len(conns), 1))
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for i, c := range conns {
+		if wait := time.Until(start.Add(step * time.Duration(i))); wait > time.Millisecond {
+			t.Reset(wait)
+			select {
+			case <-t.C:
+			case <-idle:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+		c.shutdown()
 	}
 }
 
@@ -349,11 +396,11 @@ func (s *Server) Close() error {
 	_, plain := s.stop()
 	s.mu.Lock()
 	for nc := range s.shaking {
-		nc.Close()
+		cutConn(nc)
 	}
 	s.mu.Unlock()
 	for _, c := range s.reg.conns() {
-		c.CloseNow()
+		c.cut(&EndError{By: SideServer, Err: errShutdown})
 	}
 	if plain != nil {
 		return plain.Close()
