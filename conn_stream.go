@@ -195,4 +195,3 @@ func (w *writer) endStream(m *messageWriter) {
 		w.stream = nil
 	}
 }
-
