@@ -113,6 +113,9 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 // that a message is under way, which a deadline had interrupted.
 func (c *Conn) beginMessage() error {
 	r := &c.read
+	if c.connState() == stateClosed {
+		return net.ErrClosed // what was half read when the end came stays so
+	}
 	if r.stream != nil {
 		if err := c.skipMessage(); err != nil {
 			return err
@@ -162,8 +165,11 @@ func (c *Conn) readHeader() (header, error) {
 		if r.in != nil && r.in.w-r.in.r >= 2 {
 			b := r.in.pending()
 			h, n, err := parseHeader(b)
-			if err == nil {
-				err = checkHeader(h, r.started, c.deflate != nil)
+			if err != nil { // what the first two bytes say comes first, however many have come
+				h, _, _ = parseHeader(b[:2])
+			}
+			if wrong := checkHeader(h, r.started, c.deflate != nil); wrong != nil {
+				return h, wrong
 			}
 			if err != nil {
 				return h, err
@@ -359,6 +365,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 	if !r.pending() {
 		var err error
 		if len(p) > smallSize {
+			c.uncork()
 			n, err = c.nc.Read(p)
 			if n == 0 && (err == nil || c.wasKicked(err)) {
 				return 0, nil
