@@ -35,7 +35,8 @@ layers:
 # Without a bound, making one interesting input smaller takes up to a minute,
 # which is longer than the whole run.
 fuzz:
-	@for t in $$($(GO) test -list 'Fuzz.*' . | grep ^Fuzz); do \
+	@list=$$($(GO) test -list '^Fuzz' .) && targets=$$(echo "$$list" | grep ^Fuzz) || { echo "no fuzz targets: $$list"; exit 1; }; \
+	for t in $$targets; do \
 		echo "== $$t"; \
 		$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x . || exit 1; \
 	done

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync"
@@ -27,7 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// settleRuntime makes what the runtime makes once: the poller's descriptors.
+// settleRuntime makes what the runtime makes once: the poller's descriptors,
+// and the goroutine of signals, which fuzzing waits for.
 func settleRuntime() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,6 +37,9 @@ func settleRuntime() {
 		os.Exit(2)
 	}
 	ln.Close()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	signal.Stop(interrupted)
 }
 
 // checkLeaks gives what is about to end the time to do so, and prints what
