@@ -27,7 +27,8 @@ type Server struct {
 	// Upgrader is the policy of the connections.
 	Upgrader Upgrader
 	// TLSConfig is used by ListenAndServeTLS and ServeTLS. TLS 1.2 is the least
-	// that is spoken, and only http/1.1 is offered by ALPN.
+	// that is spoken, and only http/1.1 is offered by ALPN, also where its
+	// GetConfigForClient returns another configuration.
 	TLSConfig *tls.Config
 	// HTTP serves the requests that don't ask for a WebSocket, on the same
 	// port, by net/http. When it is nil they are answered with 426.
@@ -120,12 +121,7 @@ func (s *Server) listen(addr string) (net.Listener, error) {
 
 // ServeTLS is Serve over TLS.
 func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
-	config := s.TLSConfig.Clone()
-	if config == nil {
-		config = new(tls.Config)
-	}
-	config.NextProtos = []string{"http/1.1"} // WebSockets over HTTP/2 are another protocol, RFC 8441
-	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	config := restrictTLS(s.TLSConfig)
 	if certFile != "" || keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
@@ -135,6 +131,28 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 		config.Certificates = append(config.Certificates[:len(config.Certificates):len(config.Certificates)], cert)
 	}
 	return s.Serve(tls.NewListener(ln, config))
+}
+
+// restrictTLS returns a copy of config that speaks TLS 1.2 at least and offers
+// HTTP/1.1 only, since WebSockets over HTTP/2 are another protocol (RFC 8441).
+// What its GetConfigForClient returns is held to the same.
+func restrictTLS(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	if config == nil {
+		config = new(tls.Config)
+	}
+	config.NextProtos = []string{"http/1.1"}
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	if choose := config.GetConfigForClient; choose != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(hello)
+			if chosen == nil || err != nil {
+				return nil, err
+			}
+			return restrictTLS(chosen), nil
+		}
+	}
+	return config
 }
 
 // init makes what connections share, once.
