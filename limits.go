@@ -240,7 +240,10 @@ func (s *Server) note(remote string, err error) {
 	var refused *HandshakeError
 	if errors.As(err, &refused) {
 		s.reg.total.refuse(refused)
-		if refused.status() < 500 || err == errGoingDown || err == errPanicked {
+		switch status := refused.status(); {
+		case status < 500, err == errGoingDown, err == errPanicked:
+			return
+		case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported: // asked for by the client
 			return
 		}
 	} else {
