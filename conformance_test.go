@@ -471,12 +471,12 @@ func inPiecesOf(stream []byte, n int) [][]byte {
 // one only at both ends, about the sizes of the buffers and here and there.
 func cutsOf(n int) (cuts []int) {
 	for at := range n + 1 {
-		near := min(at, n-at) < 20
+		near := at < 15 || n-at < 9
 		for _, size := range []int{smallSize, batchSize, aheadSize} {
 			behind := at + len(conformanceRequest) // the same buffer takes both
-			near = near || max(at-size, size-at) < 15 || max(behind-size, size-behind) < 5
+			near = near || n < 100_000 && (max(at-size, size-at) < 4 || max(behind-size, size-behind) < 2)
 		}
-		if n < 2000 || near || at%(n/8) == 0 {
+		if n < 1000 || near || at%(n/4) == 0 {
 			cuts = append(cuts, at)
 		}
 	}
@@ -500,7 +500,7 @@ func TestConformanceSplits(t *testing.T) {
 				check("cut at", at, cutInTwo(stream, len(conformanceRequest)+at))
 			}
 			for _, n := range []int{1, 7, 1460} {
-				if len(stream)/n < 5000 {
+				if len(stream)/n < 3000 {
 					check("pieces of", n, inPiecesOf(stream, n))
 				}
 			}
