@@ -77,11 +77,17 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	if ok {
 		return MessageType(r.opcode), append(dst, p...), nil
 	}
-	base := len(dst)
-	dst = append(dst, r.partial...)
+	base, ours := len(dst), cap(dst) == 0
+	if ours { // deadlines that pass, one for each byte, must not cost a copy each
+		dst = r.partial
+	} else {
+		dst = append(dst, r.partial...)
+	}
 	r.partial = nil
 	if dst, err = c.assemble(dst, base, growSlice); err != nil {
-		if isTimeout(err) {
+		if isTimeout(err) && ours {
+			r.partial = dst
+		} else if isTimeout(err) {
 			r.partial = slices.Clone(dst[base:])
 		}
 		return 0, nil, err
