@@ -231,7 +231,9 @@ func (c *Conn) writeFailed(err error) {
 // runs and more whole frames of the same read wait for it, what it writes is
 // gathered, and one write takes it all when the last of them is handled or
 // 16 KiB have come together. An OnMessage that goes on for long after it wrote
-// calls Flush, or the peer waits for it. Nothing else is ever held back.
+// calls Flush, or the peer waits for it, up to a quarter of WriteTimeout. What
+// other goroutines write in that time goes the same way, to keep its place.
+// Nothing else is ever held back.
 func (c *Conn) Flush() error {
 	c.write.mu.Lock()
 	defer c.unlockWrite()

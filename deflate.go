@@ -18,10 +18,8 @@ import (
 // share a few writers, each taken for the time of one frame: there are at most
 // GOMAXPROCS of them, or four if that is less, hence 1.2 MiB for each CPU
 // whatever the number of connections. What inflates messages takes 40 KiB
-// each; there are at most GOMAXPROCS for messages that have arrived, and 256,
-// hence 10 MiB, for those that are arriving or that the application reads
-// through Conn.NextReader. The messages beyond these are gathered before they
-// are inflated. An idle connection holds neither.
+// each; there are GOMAXPROCS of them, and a message is gathered before it takes
+// one. An idle connection holds neither.
 //
 // A client's message can grow a thousandfold: MaxMessageSize counts the
 // inflated bytes.

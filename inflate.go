@@ -9,17 +9,9 @@ import (
 	"sync"
 )
 
-// A payloadSource gives the rest of a compressed message piece by piece, over
-// all its frames, unmasked. What it returns is valid until the next call.
-// io.EOF comes after the last piece, alone; any other error ends the message.
-type payloadSource interface {
-	nextPayload() ([]byte, error)
-}
-
 // An inflation is what it takes to inflate one message.
 type inflation struct {
-	payload []byte           // the part of the payload that is at hand
-	src     payloadSource    // where the rest comes from; nil if that was all
+	payload []byte           // all of it, over all frames
 	limit   int              // in inflated bytes; negative for none
 	text    *utf8Validator   // of a text message, else nil
 	window  *inflationWindow // of the connection, else nil
@@ -35,114 +27,19 @@ func compressedLimit(limit uint64) uint64 {
 	return 2*limit + 1024
 }
 
-// appendTo appends the inflated message to dst. An error is the source's own,
-// or a *ProtocolError with 1007 or 1009; what was appended is then of no use.
+// appendTo appends the inflated message to dst. An error is a *ProtocolError
+// with 1007 or 1009; what was appended is then of no use.
 func (m inflation) appendTo(dst []byte) ([]byte, error) {
-	if m.src != nil && tryStream() {
-		defer func() { <-streaming }()
-	} else {
-		if err := m.gather(); err != nil {
-			return dst, err
-		}
-		inflaters.slots <- struct{}{}
-		defer func() { <-inflaters.slots }()
-	}
+	inflaters.slots <- struct{}{}
+	defer func() { <-inflaters.slots }()
 	in := takeInflater(m)
 	defer in.giveBack()
 	return in.appendTo(dst)
 }
 
-// gather makes all of the payload be at hand.
-func (m *inflation) gather() error {
-	if m.src == nil {
-		return nil
-	}
-	var all []byte
-	f := newFeed(*m)
-	err := f.more()
-	for ; err == nil; err = f.more() {
-		all = append(all, f.chunk[f.pos:]...)
-		f.pos = len(f.chunk)
-	}
-	m.payload, m.src = all, nil
-	if err != io.EOF {
-		return err
-	}
-	return nil
-}
-
-// reader is for an application that takes the inflated message piece by piece,
-// as slowly as it likes. It must be closed, read to its end or not.
-func (m inflation) reader() *inflateReader {
-	if tryStream() {
-		return &inflateReader{in: takeInflater(m)}
-	}
-	all, err := m.appendTo(nil)
-	if err != nil {
-		return &inflateReader{err: err}
-	}
-	return &inflateReader{rest: all, err: io.EOF}
-}
-
-// An inflateReader reads from an inflater, or, when there were too many of
-// these, what was inflated in one go.
-type inflateReader struct {
-	in   *inflater
-	rest []byte
-	err  error // behind the rest
-}
-
-// Read returns the errors of appendTo, and io.EOF with or after the last bytes.
-func (r *inflateReader) Read(b []byte) (n int, err error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	if r.in != nil {
-		if n, err = r.in.read(b); err != nil {
-			r.err = err
-			r.close()
-		}
-		return n, err
-	}
-	if len(r.rest) == 0 {
-		return 0, r.err
-	}
-	n = copy(b, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
-// close gives back what the reader holds. It may be called again.
-func (r *inflateReader) close() {
-	if r.err == nil || len(r.rest) > 0 {
-		r.err, r.rest = errInflateClosed, nil
-	}
-	if r.in != nil {
-		r.in.giveBack()
-		r.in = nil
-		<-streaming
-	}
-}
-
-var errInflateClosed = errors.New("websocket: read from a message that was left")
-
-// The inflaters in the slots have their message in memory, so that waiting for
-// a slot is waiting for a computation. Those in streaming wait for peers or for
-// the application, which is why nobody waits for them: 256 stalled messages
-// would stop all the others. 32 are kept between messages.
-var (
-	inflaters = newSlotted[*inflater](runtime.GOMAXPROCS(0), 32+runtime.GOMAXPROCS(0))
-	streaming = make(chan struct{}, 256)
-)
-
-func tryStream() bool {
-	select {
-	case streaming <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
+// inflaters have their message in memory, so that who waits for one waits for
+// a computation, never for a peer.
+var inflaters = newSlotted[*inflater](runtime.GOMAXPROCS(0), runtime.GOMAXPROCS(0))
 
 // An inflater takes one message after the other out of its payload.
 type inflater struct {
@@ -164,7 +61,7 @@ func takeInflater(m inflation) *inflater {
 		in = new(inflater)
 		in.fr = flate.NewReader(&in.feed).(flateReader)
 	}
-	in.inflation, in.feed, in.n = m, newFeed(m), 0
+	in.inflation, in.feed, in.n = m, feed{rest: m.payload}, 0
 	if m.window != nil {
 		in.reset(m.window.bytes())
 	} else {
@@ -252,9 +149,10 @@ func (in *inflater) inflate(b []byte) (n int, err error) {
 		case in.feed.mark == markGiven: // and taken for data
 			return 0, errInflateCut()
 		case err == io.EOF:
-			if err = in.feed.more(); err == io.EOF {
+			if len(in.feed.rest) == 0 {
 				return 0, errInflateCut() // the empty block is missing
 			}
+			err = nil
 			in.reset(nil)
 		case err == errMark:
 			return n, io.EOF
@@ -282,12 +180,8 @@ func (in *inflater) inflate(b []byte) (n int, err error) {
 // missing: only who takes the mark for a length asks for one byte next, before
 // it has given anything out.
 type feed struct {
-	chunk []byte
-	pos   int
-	src   payloadSource // nil once it is used up
-	taken uint64        // bytes of the payload, chunk included
-	limit int           // of the inflated bytes
-	mark  markState
+	rest []byte
+	mark markState
 }
 
 type markState uint8
@@ -303,52 +197,21 @@ const lengthMark = "\x01\x00\xfe\xff"
 // errMark is what flate reports where a message ends well.
 var errMark = errors.New("websocket: end of a compressed message")
 
-func newFeed(m inflation) feed {
-	return feed{chunk: m.payload, src: m.src, taken: uint64(len(m.payload)), limit: m.limit}
-}
-
-// more makes sure that there is a byte to read; io.EOF if there will be none.
-func (f *feed) more() error {
-	for f.pos == len(f.chunk) {
-		if f.src == nil {
-			return io.EOF
-		}
-		chunk, err := f.src.nextPayload()
-		if err != nil {
-			f.chunk, f.pos, f.src = nil, 0, nil
-			return err
-		}
-		f.chunk, f.pos = chunk, 0
-		f.taken += uint64(len(chunk))
-		if f.limit >= 0 && f.taken > compressedLimit(uint64(f.limit)) {
-			return errDeflatedTooBig(f.limit)
-		}
-	}
-	return nil
-}
-
 func (f *feed) ReadByte() (byte, error) {
-	if f.pos == len(f.chunk) {
-		if err := f.more(); err == io.EOF {
-			return 0, errInflateCut()
-		} else if err != nil {
-			return 0, err
-		}
+	if len(f.rest) == 0 {
+		return 0, errInflateCut()
 	}
-	c := f.chunk[f.pos]
-	f.pos++
+	c := f.rest[0]
+	f.rest = f.rest[1:]
 	return c, nil
 }
 
 func (f *feed) Read(b []byte) (int, error) {
-	err := f.more()
 	switch {
-	case err == nil:
-		n := copy(b, f.chunk[f.pos:])
-		f.pos += n
+	case len(f.rest) > 0:
+		n := copy(b, f.rest)
+		f.rest = f.rest[n:]
 		return n, nil
-	case err != io.EOF:
-		return 0, err
 	case f.mark == markWaits && len(b) == len(lengthMark):
 		f.mark = markGiven
 		return copy(b, lengthMark), nil
@@ -404,10 +267,6 @@ func (w *inflationWindow) add(p []byte) {
 
 func errInflatedTooBig(limit int) error {
 	return &ProtocolError{Code: CloseMessageTooBig, Reason: fmt.Sprintf("compressed message inflates to more than %d bytes", limit)}
-}
-
-func errDeflatedTooBig(limit int) error {
-	return &ProtocolError{Code: CloseMessageTooBig, Reason: fmt.Sprintf("compressed message takes more than %d bytes, for one of at most %d", compressedLimit(uint64(limit)), limit)}
 }
 
 func errInflatedText() error {

@@ -286,6 +286,9 @@ func (c *Conn) sweepWrite(now int64) time.Duration {
 	if c.isParked() {
 		return never
 	}
+	if c.write.corked.Load() {
+		go c.Flush() // an OnMessage that goes on for long holds nothing back for ever
+	}
 	return t/4 - stalled
 }
 
