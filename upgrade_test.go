@@ -470,8 +470,13 @@ func TestHandshakeCutShort(t *testing.T) {
 		p.wantEnd()
 	}
 	c, p := connect(t, &zeroUpgrader, tcpPair)
-	go p.closeWith(CloseNormal, "")
-	if _, _, err := c.ReadMessage(); err == nil {
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := c.ReadMessage()
+		ended <- err
+	}()
+	p.closeWith(CloseNormal, "")
+	if err := <-ended; err == nil {
 		t.Error("ReadMessage at the end = nil, want an error")
 	}
 }
