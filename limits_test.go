@@ -1,7 +1,12 @@
 package websocket
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -64,5 +69,298 @@ func TestLogAcrossTheSecond(t *testing.T) {
 func TestConnSize(t *testing.T) {
 	if got := unsafe.Sizeof(Conn{}); unsafe.Sizeof(uintptr(0)) == 8 && got > 448 {
 		t.Errorf("a Conn takes %d bytes, want at most 448", got)
+	}
+}
+
+// An addrConn claims to come from an address.
+type addrConn struct {
+	net.Conn
+	from string
+}
+
+func (ac addrConn) RemoteAddr() net.Addr { return addrText(ac.from) }
+
+type addrText string
+
+func (addrText) Network() string  { return "tcp" }
+func (a addrText) String() string { return string(a) }
+
+// dialFrom is dial for a client of an address.
+func (l *pipeListener) dialFrom(t testing.TB, from string) *peer {
+	server, client := pipePair(t)
+	l.conns <- addrConn{server, from}
+	return &peer{TB: t, nc: client}
+}
+
+// status asks for the upgrade, and returns the status of the answer and its text.
+func (p *peer) status(request string) (int, http.Header, string) {
+	p.Helper()
+	go io.WriteString(p.nc, request)
+	resp, err := http.ReadResponse(bufio.NewReader(p.nc), nil)
+	if err != nil {
+		p.Fatalf("peer: %v; want an answer", err)
+	}
+	var text []byte
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		text, _ = io.ReadAll(resp.Body)
+		p.nc.Close()
+	}
+	return resp.StatusCode, resp.Header, string(text)
+}
+
+func TestMaxConns(t *testing.T) {
+	for name, handler := range map[string]Handler{"events": Events{}, "function": echoHandler(nil)} {
+		t.Run(name, func(t *testing.T) {
+			var book logBook
+			s := &Server{Handler: handler, MaxConns: 2, ErrorLog: book.logger()}
+			dial := serveTCP(t, s)
+			first, second := dial(), dial()
+			first.handshake()
+			eventually(t, "the second is in its handshake", func() bool { return s.Stats().Handshaking == 1 })
+			for range 3 {
+				status, header, text := dial().status(peerRequest)
+				if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(text, "MaxConns") {
+					t.Errorf("over MaxConns: %d, Retry-After %q, %q; want 503 with Retry-After and the option", status, header.Get("Retry-After"), text)
+				}
+			}
+			second.handshake() // which was counted from its accept on
+			first.closeWith(CloseNormal, "")
+			eventually(t, "there is room again", func() bool { return s.Stats().Open == 1 })
+			third := dial()
+			third.handshake()
+			if got := s.Stats(); got.Accepted != 3 || got.Refused[503] != 3 {
+				t.Errorf("accepted %d, refused with 503 %d; want 3 and 3", got.Accepted, got.Refused[503])
+			}
+			if got := book.all(); len(got) == 0 || len(got) > 2 || !strings.Contains(got[0], "MaxConns") {
+				t.Errorf("the log says %q, want a line a second that names MaxConns", got)
+			}
+			second.closeWith(CloseNormal, "")
+			third.closeWith(CloseNormal, "")
+		})
+	}
+}
+
+func TestMaxHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: Events{}, MaxHandshakes: 2, MaxConns: 4, ErrorLog: new(logBook).logger()}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		stalled := []*peer{ln.dial(t), ln.dial(t)}
+		waiting := ln.dial(t)
+		go waiting.nc.Write([]byte(peerRequest))
+		synctest.Wait()
+		if got := s.Stats(); got.Handshaking != 2 || got.Open != 0 {
+			t.Errorf("with two stalled handshakes: %d under way, %d open; want 2 and 0", got.Handshaking, got.Open)
+		}
+		stalled[0].nc.Close()
+		waiting.wantBytes(peerAnswer)
+
+		// The others free their places when their time is over, and a refusal
+		// takes one only as long as it lasts.
+		start := time.Now()
+		ln.open(t)
+		ln.open(t)
+		if got := time.Since(start); got != 0 {
+			t.Errorf("two handshakes beside a stalled one took %v, want none", got)
+		}
+		if status, _, _ := ln.dial(t).status(peerRequest); status != http.StatusServiceUnavailable {
+			t.Errorf("over MaxConns: %d, want 503", status)
+		}
+		if got := s.Stats().Failed; got != 1 {
+			t.Errorf("failed handshakes: %d, want the one that was given up", got)
+		}
+	})
+}
+
+// Whoever waits for a place when the server goes down doesn't hold it up.
+func TestShutdownWhileWaitingForAHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: Events{}, MaxHandshakes: 1}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		stalled := ln.dial(t)
+		waiting := ln.dial(t)
+		synctest.Wait()
+		done := make(chan error)
+		start := time.Now()
+		go func() { done <- s.Shutdown(t.Context()) }()
+		if n, err := waiting.nc.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("who waited read %d bytes, %v; want the stream's end", n, err)
+		}
+		if answer, err := io.ReadAll(stalled.nc); !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
+			t.Errorf("the stalled one read %q, %v; want 503", answer, err)
+		}
+		if err := <-done; err != nil || time.Since(start) > 2*time.Second {
+			t.Errorf("Shutdown = %v after %v, want nil within 2 s", err, time.Since(start))
+		}
+	})
+}
+
+func TestMaxConnsPerIP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: Events{}, MaxConnsPerIP: 2}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		var open []*peer
+		for _, test := range []struct {
+			from string
+			want int
+		}{
+			{"192.0.2.1:1000", 101},
+			{"192.0.2.1:1001", 101},
+			{"192.0.2.1:1002", 429},
+			{"[::ffff:192.0.2.1]:1003", 429}, // the same, as a socket for both families names it
+			{"192.0.2.2:1000", 101},
+			{"[2001:db8:0:1::1]:1000", 101},
+			{"[2001:db8:0:1:ffff::]:1000", 101},
+			{"[2001:db8:0:1:1234::9%eth0]:1000", 429}, // one subscriber's /64
+			{"[2001:db8:0:2::1]:1000", 101},
+			{"@", 101}, {"@", 101}, {"@", 101}, // a unix socket
+		} {
+			p := ln.dialFrom(t, test.from)
+			status, header, text := p.status(peerRequest)
+			if status != test.want {
+				t.Errorf("from %s: %d %q, want %d", test.from, status, text, test.want)
+			}
+			if status == 429 && (header.Get("Retry-After") == "" || !strings.Contains(text, "MaxConnsPerIP")) {
+				t.Errorf("from %s: Retry-After %q, %q; want both the header and the option", test.from, header.Get("Retry-After"), text)
+			}
+			if status == 101 {
+				open = append(open, p)
+			}
+		}
+		for _, p := range open {
+			p.nc.Close()
+		}
+		synctest.Wait()
+		if n := len(s.clients); n != 0 || s.active != 0 {
+			t.Errorf("with all connections closed %d clients and %d connections are counted, want none", n, s.active)
+		}
+		ln.dialFrom(t, "192.0.2.1:2000").handshake()
+	})
+}
+
+// Behind a proxy the client is known with the request, and counted under every
+// way in: on a socket, and by net/http.
+func TestMaxConnsPerForwardedIP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: Events{}, MaxConnsPerIP: 1,
+			ClientIP: ForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))}
+		ln, behind := newPipeListener(), newPipeListener()
+		serve(t, s, ln)
+		hs := &http.Server{Handler: s}
+		go hs.Serve(behind)
+		defer hs.Close()
+		request := func(client string) string {
+			return strings.Replace(peerRequest, "\r\n\r\n", "\r\nX-Forwarded-For: "+client+"\r\n\r\n", 1)
+		}
+		for _, test := range []struct {
+			ln     *pipeListener
+			client string
+			want   int
+		}{
+			{ln, "192.0.2.1", 101},
+			{ln, "192.0.2.1", 429},
+			{behind, "192.0.2.1", 429},
+			{behind, "192.0.2.2", 101},
+			{ln, "192.0.2.2", 429},
+			{ln, "10.9.9.9, 192.0.2.2", 429}, // the left is the client's word
+			{ln, "192.0.2.3", 101},
+		} {
+			if status, _, text := test.ln.dialFrom(t, "10.0.0.1:1234").status(request(test.client)); status != test.want {
+				t.Errorf("X-Forwarded-For: %s: %d %q, want %d", test.client, status, text, test.want)
+			}
+		}
+	})
+}
+
+func TestForwardedIP(t *testing.T) {
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
+	for _, test := range []struct {
+		header string
+		remote string
+		lines  []string
+		want   string // "" for none
+	}{
+		{"X-Forwarded-For", "192.0.2.9:80", nil, "192.0.2.9"},
+		{"X-Forwarded-For", "192.0.2.9:80", []string{"198.51.100.1"}, "192.0.2.9"}, // not a proxy of ours
+		{"X-Forwarded-For", "10.0.0.1:80", nil, "10.0.0.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"198.51.100.1"}, "198.51.100.1"},
+		{"X-Forwarded-For", "[::ffff:10.0.0.1]:80", []string{"198.51.100.1"}, "198.51.100.1"},
+		{"X-Forwarded-For", "[fd00::1]:80", []string{"2001:db8::1"}, "2001:db8::1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"203.0.113.7, 198.51.100.1,\t10.2.2.2"}, "198.51.100.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"203.0.113.7", "198.51.100.1", "10.2.2.2"}, "198.51.100.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"10.3.3.3, 10.2.2.2"}, "10.3.3.3"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"198.51.100.1:4711"}, "198.51.100.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"[2001:db8::1]:4711"}, "2001:db8::1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"198.51.100.1, unknown"}, "10.0.0.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"198.51.100.1, unknown, 10.2.2.2"}, "10.2.2.2"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{""}, "10.0.0.1"},
+		{"X-Forwarded-For", "10.0.0.1:80", []string{"198.51.100.1,"}, "10.0.0.1"},
+		{"X-Forwarded-For", "@", []string{"198.51.100.1"}, "198.51.100.1"}, // a unix socket
+		{"X-Forwarded-For", "@", nil, ""},
+		{"x-real-ip", "10.0.0.1:80", []string{"198.51.100.1"}, "198.51.100.1"},
+		{"Forwarded", "10.0.0.1:80", []string{"for=198.51.100.1"}, "198.51.100.1"},
+		{"forwarded", "10.0.0.1:80", []string{`proto=http; FOR="198.51.100.1:99" ;by=10.0.0.1`}, "198.51.100.1"},
+		{"Forwarded", "10.0.0.1:80", []string{`for="[2001:db8:cafe::17]:4711"`}, "2001:db8:cafe::17"},
+		{"Forwarded", "10.0.0.1:80", []string{"for=203.0.113.7;by=10.9.9.9, for=198.51.100.1", `for=10.2.2.2;host="a,b;for=1.1.1.1"`}, "198.51.100.1"},
+		{"Forwarded", "10.0.0.1:80", []string{"for=_hidden, for=10.2.2.2"}, "10.2.2.2"},
+		{"Forwarded", "10.0.0.1:80", []string{"by=198.51.100.1"}, "10.0.0.1"},
+		// A client that leaves a quoted string open can't hide what the proxy wrote.
+		{"Forwarded", "10.0.0.1:80", []string{`for="203.0.113.7, for=198.51.100.1`}, "198.51.100.1"},
+		{"Forwarded", "10.0.0.1:80", []string{`for=203.0.113.7;x=", for="198.51.100.1"`}, "198.51.100.1"},
+	} {
+		r := &http.Request{RemoteAddr: test.remote, Header: http.Header{
+			// A header that isn't asked for is the client's word.
+			"X-Forwarded-For": {"203.0.113.66"}, "Forwarded": {"for=203.0.113.66"},
+		}}
+		delete(r.Header, http.CanonicalHeaderKey(test.header))
+		for _, line := range test.lines {
+			r.Header.Add(test.header, line)
+		}
+		got := ForwardedIP(test.header, proxies...)(r)
+		var want netip.Addr
+		if test.want != "" {
+			want = netip.MustParseAddr(test.want)
+		}
+		if got != want {
+			t.Errorf("%s %q from %s: client %v, want %v", test.header, test.lines, test.remote, got, want)
+		}
+	}
+}
+
+// What a callback of the handshake panics with costs that request: it is
+// answered with 500, and what was counted is given back.
+func TestHandshakeCallbackPanics(t *testing.T) {
+	for name, s := range map[string]*Server{
+		"OnUpgrade":   {Upgrader: Upgrader{OnUpgrade: func(*http.Request, http.Header) error { panic("boom") }}},
+		"CheckOrigin": {Upgrader: Upgrader{CheckOrigin: func(*http.Request) bool { panic("boom") }}},
+		"ClientIP":    {MaxConnsPerIP: 9, ClientIP: func(*http.Request) netip.Addr { panic("boom") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var book logBook
+				s.ErrorLog = book.logger()
+				ln, behind := newPipeListener(), newPipeListener()
+				serve(t, s, ln)
+				hs := &http.Server{Handler: s}
+				go hs.Serve(behind)
+				defer hs.Close()
+				for _, l := range []*pipeListener{ln, behind} {
+					if status, _, text := l.dial(t).status(peerRequest); status != 500 || strings.Contains(text, "boom") {
+						t.Errorf("%d %q, want 500 that tells the client nothing", status, text)
+					}
+				}
+				time.Sleep(time.Second)
+				if got := s.Stats(); got.Panics != 2 || got.Refused[500] != 2 || got.Handshaking != 0 || s.active != 0 {
+					t.Errorf("panics %d, refused with 500 %d, in handshake %d, counted %d; want 2, 2, 0, 0",
+						got.Panics, got.Refused[500], got.Handshaking, s.active)
+				}
+				if got := book.all(); len(got) != 1 || !strings.Contains(got[0], "boom") || !strings.Contains(got[0], "limits_test.go") {
+					t.Errorf("the log says %q, want one line with the panic and its stack", got)
+				}
+			})
+		})
 	}
 }
