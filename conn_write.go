@@ -227,9 +227,9 @@ func (c *Conn) writeFailed(err error) {
 	}
 }
 
-// Flush sends the answers that are held back. Under Events, while OnMessage
-// runs and more whole frames of the same read wait for it, what it writes is
-// gathered, and one write takes it all when the last of them is handled or
+// Flush sends what is held back. Under Events, while OnMessage runs and more
+// whole frames of the same read wait for it, what is written to the connection
+// is gathered, and one write takes it all when the last of them is handled or
 // 16 KiB have come together. An OnMessage that goes on for long after it wrote
 // calls Flush, or the peer waits for it, up to a quarter of WriteTimeout. What
 // other goroutines write in that time goes the same way, to keep its place.

@@ -1,2 +1,126 @@
-// Package websocket is a WebSocket server (RFC 6455) built directly on net.Conn.
+// Package websocket is a WebSocket server (RFC 6455, with permessage-deflate,
+// RFC 7692) built directly on net.Conn, on the standard library alone.
+//
+//	err := websocket.ListenAndServe("127.0.0.1:8080", websocket.Events{
+//		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+//			c.WriteMessage(t, data)
+//		},
+//	})
+//
+// # The flow of a connection
+//
+// [Server.Serve] accepts a TCP connection. A goroutine reads the HTTP request
+// from it, holds it against the RFC and the [Upgrader]'s policy (Host, Origin,
+// OnUpgrade), and answers with 101, or with the status and the reason of a
+// refusal. From the 101 on the same TCP connection carries frames. This is what
+// the browser's page calls onopen, and Events.OnOpen is called.
+//
+// What the client sends arrives as masked frames. Their headers are checked
+// before their payload is read; the payload is unmasked, text is checked for
+// UTF-8, fragments are put together, and Events.OnMessage gets the whole
+// message, or [Conn.ReadMessage] returns it. Pings are answered by themselves.
+// [Conn.WriteMessage] sends a message back as one frame, without a mask.
+//
+// Either side ends it with a close frame, which the other answers
+// ([Conn.Close]). Then the server closes the TCP connection, and
+// Events.OnClose gets the [EndError] that says who ended it and why.
+//
+// There are four ways in: a [Server] with a listener of its own, a Server
+// mounted on a mux of net/http ([Server.ServeHTTP]), [Upgrader.Upgrade] on any
+// net.Conn, and [Upgrader.UpgradeHTTP] inside an http.Handler. With a Server
+// there are two shapes of a [Handler]: [Events], whose functions are called as
+// a browser calls its own, and [HandlerFunc], a function that reads in a loop
+// and whose return closes the connection. With an Upgrader the caller has the
+// [Conn] and does both itself.
+//
+// # Concurrency
+//
+// One goroutine at a time reads from a Conn: ReadMessage, AppendMessage,
+// NextReader with the reader it returned, and Messages. Under Events the
+// library is that reader, and they are not called.
+//
+// Any number of goroutines may call the rest at any time: WriteMessage,
+// WritePrepared, Send, NextWriter, Flush, Ping, Close, CloseNow, SetDeadline,
+// SetReadDeadline, SetWriteDeadline, Context, RTT, Subprotocol, LocalAddr,
+// RemoteAddr, NetConn. Frames are never interleaved. The writer that
+// NextWriter returned is used by one goroutine; other messages wait for its
+// Close, control frames don't. Conn.Data isn't guarded: set it in OnOpen.
+//
+// OnOpen, OnMessage and OnClose of one connection are called one after the
+// other, those of different connections at the same time. While OnMessage runs
+// nothing else is read from its connection: no ping is answered and no close
+// frame seen. A PreparedMessage, a Group and a Server may be used by any number
+// of goroutines. An Upgrader and a Server's fields aren't changed once in use.
+//
+// The connection reads its pings and its close frame only while something
+// reads. A HandlerFunc that only writes starts a goroutine that reads.
+//
+// # What is held back, and Flush
+//
+// The system has taken a message when its write returns, with one exception:
+// while OnMessage runs and more whole frames of the same read wait behind its
+// message, what is written to the connection is gathered, and leaves in one
+// write when the last of them is handled, or when 16 KiB have come together. An
+// OnMessage that goes on for long after it wrote calls [Conn.Flush]. [Conn.Send]
+// is the other way to write: it never waits, and what it queues leaves as fast
+// as the peer takes it.
+//
+// A write that returned nil was taken by the system. That the peer's program
+// has read it, no WebSocket can tell; an application that must know sends
+// answers of its own.
+//
+// # Errors
+//
+// A connection ends once, and its end is one [*EndError]: every read after it
+// returns it, OnClose gets it, context.Cause of [Conn.Context] is it. It says
+// who began, which codes went either way, whether the closing handshake was
+// whole, and unwraps to the cause: a [*CloseError] (the peer's close frame), a
+// [*ProtocolError] (a rule that it broke, with the section), net.ErrClosed (we
+// closed), [ErrServerClosed] (Shutdown), io.ErrUnexpectedEOF (the stream ended
+// without a close frame), os.ErrDeadlineExceeded (a timeout), or the network's
+// error. A refused upgrade is a [*HandshakeError] with the HTTP status.
+//
+// A write that fails makes every later write fail with the same error; the
+// reads go on until they find the end, so that what had arrived is delivered.
+// Code that writes may therefore leave errors of WriteMessage to the reader. A
+// read deadline that passes is an error after which reading may go on.
+//
+// # Limits
+//
+// Every limit has a default that holds for the zero value of [Upgrader] and
+// [Server]; their fields tell. A message that comes in has at most 1 MiB,
+// counted after inflating, in at most 65,536 fragments. Memory isn't allocated
+// for a length that was only declared: at most 64 KiB ahead of what has come, or
+// as much again. A handshake takes at most 10 s, its header section 16 KiB. A
+// peer that is silent for 20 s after a ping, or doesn't take a write for 10 s,
+// is cut. Pages of other origins are refused. Text that comes in is always
+// UTF-8; text that goes out is the caller's word.
+//
+// # Memory of an idle connection, and parking
+//
+// A connection that waits holds no buffer on unix systems without TLS: the
+// buffers are pooled and taken when bytes are there. There is no timer and no
+// second goroutine per connection either; one goroutine per Server walks them
+// all for pings and timeouts.
+//
+// On Linux, a plain TCP or unix-socket connection that a Server serves by
+// Events, and that was quiet for Upgrader.ParkAfter (5 s), gives up its
+// goroutine too: its descriptor waits in an epoll set, and the first byte, or
+// the end, brings a goroutine back. It doesn't park while a message is half
+// read, nor with a read deadline set. Nothing of this can be seen from the
+// callbacks. Over TLS a connection keeps a goroutine, and a buffer of 4 KiB
+// beside those of crypto/tls.
+//
+// # Compression
+//
+// Upgrader.Compression turns permessage-deflate on for the clients that offer
+// it, as browsers do. It saves bytes on the network and costs CPU time and, for
+// a moment, memory: see [Compression]. MaxMessageSize counts what comes out.
+//
+// # One message to many
+//
+// A [PreparedMessage] is framed, and compressed, once. [Group.Broadcast] gives
+// it to every member's queue and waits for none; a member whose queue is full,
+// 1 MiB by default, is closed with 1008 or misses the message, as
+// Upgrader.SlowPolicy says.
 package websocket

@@ -27,7 +27,8 @@ type Upgrader struct {
 	HandshakeTimeout time.Duration
 	// MaxHeaderBytes limits the request's header section; 16 KiB by default.
 	// Over it the request is refused with 431, without storing more. The
-	// request line may have 8 KiB (414), the section 100 headers (431).
+	// request line may have 8 KiB (414), the section 100 headers (431). None of
+	// these can be switched off.
 	MaxHeaderBytes int
 
 	// Subprotocols are those that the server speaks, the preferred first. The
@@ -35,13 +36,14 @@ type Upgrader struct {
 	Subprotocols []string
 	// Origins are the pages that may connect beside those of the server's own
 	// host and port, as "https://example.com", "example.com:8080",
-	// "https://*.example.com" or "*" for all. Over it: 403. A request without
-	// Origin doesn't come from a page and is allowed (section 10.2).
+	// "https://*.example.com" or "*" for all. Another is refused with 403. A
+	// request without Origin doesn't come from a page and is allowed (section 10.2).
 	Origins []string
 	// CheckOrigin replaces that rule when it is set.
 	CheckOrigin func(*http.Request) bool
 	// AllowedHosts are the values of Host that the server answers to, against
-	// DNS rebinding; any when it is empty.
+	// DNS rebinding: "example.com" for any port, "example.com:8080",
+	// "*.example.com", or "*". Another is refused with 403; an empty list allows all.
 	AllowedHosts []string
 	// OnUpgrade is called for a request that would be answered with 101, and is
 	// the one place to authenticate. What it adds to h goes into the answer. An
@@ -64,13 +66,16 @@ type Upgrader struct {
 	// PongTimeout is how long a peer may send nothing at all after a ping
 	// before the connection is cut; 20 s by default.
 	PongTimeout time.Duration
-	// WriteTimeout is how long the peer may take nothing of what is being
-	// written before the connection is cut; 10 s by default.
+	// WriteTimeout is how long one write, of a message or a batch of them, may
+	// wait for the peer before the connection is cut; 10 s by default. The whole
+	// of a large message has to be taken in that time.
 	WriteTimeout time.Duration
-	// CloseTimeout bounds the closing handshake; 5 s by default.
+	// CloseTimeout bounds the closing handshake; 5 s by default. It can't be
+	// switched off.
 	CloseTimeout time.Duration
-	// ParkAfter is how long a connection under Events has to be quiet until it
-	// gives up its goroutine; 5 s by default. Linux only.
+	// ParkAfter is how long a connection has to be quiet until it gives up its
+	// goroutine; 5 s by default. It concerns the connections of a Server whose
+	// Handler is an Events, over plain TCP or a unix socket, on Linux.
 	ParkAfter time.Duration
 
 	// MaxLifetime closes a connection that has been open for so long, or up to a
@@ -89,7 +94,9 @@ type Upgrader struct {
 
 	// SendQueue bounds what Send holds for a connection, in bytes; 1 MiB by
 	// default. Over it SlowPolicy decides.
-	SendQueue  int
+	SendQueue int
+	// SlowPolicy is what becomes of a connection whose queue is full: CloseSlow,
+	// the default, or DropNewest.
 	SlowPolicy SlowPolicy
 }
 
