@@ -298,7 +298,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if !w.mu.TryLock() {
 		return false
 	}
-	if w.err != nil || op == opClose && c.queue.Load() != nil {
+	if w.err != nil || op == opClose && c.hasQueued() {
 		c.unlockWrite()
 		return false
 	}

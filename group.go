@@ -93,11 +93,14 @@ func (c *Conn) Send(m *PreparedMessage) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	if c.connState() != stateOpen {
-		return errClosing
-	}
 	n := len(m.frame)
 	c.qmu.Lock()
+	// Whoever closes changes the state first and then looks into the queue, so
+	// that it finds what was taken here.
+	if c.connState() != stateOpen {
+		c.qmu.Unlock()
+		return errClosing
+	}
 	q := c.queue.Load()
 	held := 0
 	if q != nil {
@@ -139,6 +142,13 @@ func (c *Conn) dropQueue() {
 		clear(q.messages)
 		q.messages, q.head = q.messages[:0], 0
 	}
+}
+
+// hasQueued reports whether something is to go out before a close frame.
+func (c *Conn) hasQueued() bool {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	return c.queue.Load() != nil
 }
 
 // nextPiece takes from the queue what is to be written next: messages that

@@ -125,6 +125,46 @@ func TestSendOrder(t *testing.T) {
 	})
 }
 
+// A Send that returned nil has put its message before the close frame, also when
+// the end begins at the same moment.
+func TestSendWhileClosing(t *testing.T) {
+	ends := map[string]func(*Server, *Conn){
+		"Close":    func(_ *Server, c *Conn) { c.Close(CloseGoingAway, "") },
+		"Shutdown": func(_ *Server, c *Conn) { c.shutdown() },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t, Upgrader{})
+			for round := range 200 {
+				p := r.join(t, 1)[0]
+				var c *Conn
+				for c = range r.Members() {
+				}
+				r.Leave(c)
+				sent := make(chan int)
+				go func() {
+					n := 0
+					for c.Send(text("m")) == nil {
+						n++
+					}
+					sent <- n
+				}()
+				go end(r.s, c)
+				got := 0
+				op, _, err := p.message()
+				for ; err == nil && op == opText; op, _, err = p.message() {
+					got++
+				}
+				if want := <-sent; err != nil || op != opClose || got != want {
+					t.Fatalf("round %d: got %d messages, then %v, %v; want the %d that Send took and close", round, got, op, err, want)
+				}
+				p.send(closeFrame(CloseGoingAway, ""))
+				p.wantEnd()
+			}
+		})
+	}
+}
+
 func TestSendOfNoType(t *testing.T) {
 	c, _ := connect(t, &Upgrader{}, tcpPair)
 	m := NewPreparedMessage(7, nil)
