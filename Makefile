@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns
+.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -61,6 +61,12 @@ compare:
 idle: CONNS ?= 15000
 idle:
 	$(PEERS) ./cmd/idle -conns $(CONNS) $(ARGS)
+
+# Everything at random against a ledger; SEED=n repeats a run.
+soak: CONNS ?= 5000
+soak: DUR ?= 60s
+soak:
+	$(PEERS) ./cmd/soak -dur $(DUR) -conns $(CONNS) $(if $(SEED),-seed $(SEED)) $(ARGS)
 
 manyconns: CONNS ?= 80000
 manyconns:
