@@ -33,8 +33,8 @@ type reader struct {
 	fragments int32          // of the message under way
 	empties   int32          // of them in a row without a byte
 	size      uint64         // of its payload, as declared so far
-	controls  uint32         // control frames in controlAt
-	controlAt uint32         // the registry's second
+	controls  uint32         // pings and pongs in the second from controlAt on
+	controlAt uint32         // in milliseconds, monotonic
 	partial   []byte         // what had come of it when a deadline passed
 	stream    *messageReader // the one that NextReader returned for it
 }
@@ -248,7 +248,9 @@ func (c *Conn) readControl(h header) error {
 // tooManyControls counts a ping or pong.
 func (c *Conn) tooManyControls() bool {
 	r := &c.read
-	if now := uint32(c.reg.now.Load() / int64(time.Second)); now != r.controlAt {
+	// The registry's time stands still between ticks, which would cut a second
+	// short. Milliseconds come around after 49 days, and one second too long.
+	if now := uint32(monotonic() / int64(time.Millisecond)); now-r.controlAt >= 1000 {
 		r.controlAt, r.controls = now, 0
 	}
 	r.controls++

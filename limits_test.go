@@ -2,6 +2,8 @@ package websocket
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -360,6 +362,181 @@ func TestHandshakeCallbackPanics(t *testing.T) {
 				if got := book.all(); len(got) != 1 || !strings.Contains(got[0], "boom") || !strings.Contains(got[0], "limits_test.go") {
 					t.Errorf("the log says %q, want one line with the panic and its stack", got)
 				}
+			})
+		})
+	}
+}
+
+// wantClosed reads up to the close frame, answers pings on the way, and ends
+// the closing handshake. It returns when the frame came.
+func (p *peer) wantClosed(code CloseCode, reason string) time.Time {
+	p.Helper()
+	for {
+		h, payload, err := p.frame()
+		if err != nil {
+			p.Fatalf("peer: %v; want close with %d", err, code)
+		}
+		switch h.opcode {
+		case opPing:
+			p.send(clientFrame(opPong, true, payload))
+		case opClose:
+			at := time.Now()
+			if want := string(appendClosePayload(nil, code, reason)); payload != want {
+				p.Fatalf("peer: close with % x, want % x", payload, want)
+			}
+			p.send(closeFrame(code, ""))
+			p.wantEnd()
+			return at
+		}
+	}
+}
+
+// Connections that began together end at most MaxLifetime later, and not
+// together.
+func TestMaxLifetime(t *testing.T) {
+	const lifetime = 10 * time.Minute
+	ends := make(chan error, 40)
+	for name, handler := range map[string]Handler{
+		"events": Events{OnClose: func(c *Conn, err error) { ends <- err }},
+		"function": HandlerFunc(func(c *Conn, r *http.Request) {
+			_, _, err := c.ReadMessage()
+			ends <- err
+		}),
+		"function that doesn't read": HandlerFunc(func(c *Conn, r *http.Request) {
+			ctx := c.Context()
+			<-ctx.Done()
+			ends <- context.Cause(ctx)
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ln := newPipeListener()
+				s := &Server{Handler: handler, Upgrader: Upgrader{MaxLifetime: lifetime, PingInterval: -1}}
+				serve(t, s, ln)
+				start := time.Now()
+				ages := make(chan time.Duration, 40)
+				for range cap(ages) {
+					p := ln.open(t)
+					go func() { ages <- p.wantClosed(CloseGoingAway, "maximum lifetime").Sub(start) }()
+				}
+				var first, last time.Duration
+				for range cap(ages) {
+					age := <-ages
+					if age < lifetime*9/10 || age > lifetime+slack {
+						t.Errorf("closed at the age of %v, want %v or up to a tenth less", age, lifetime)
+					}
+					if last = age; first == 0 {
+						first = age
+					}
+					wantEndError(t, <-ends, EndError{By: SideServer, Sent: 1001, Received: 1001, Clean: true}, errMaxLifetime)
+				}
+				if last-first < lifetime/50 {
+					t.Errorf("all were closed within %v, want them spread over up to %v", last-first, lifetime/10)
+				}
+			})
+		})
+	}
+}
+
+// Only messages count: who answers pings is there, but not of use.
+func TestIdleTimeout(t *testing.T) {
+	const timeout, minutes = 2 * time.Minute, 10
+	frame := clientFrame(opBinary, true, strings.Repeat("x", minutes<<13-maxHeaderLen))
+	for _, test := range []struct {
+		name string
+		busy func(c *Conn, p *peer, minute int)
+		keep bool // whether it keeps the connection
+	}{
+		{"nothing", func(*Conn, *peer, int) {}, false},
+		{"messages in", func(c *Conn, p *peer, _ int) { p.nc.Write(textFrame("")) }, true},
+		{"fragments in", func(c *Conn, p *peer, minute int) {
+			op := opContinuation
+			if minute == 1 {
+				op = opText
+			}
+			p.nc.Write(clientFrame(op, false, ""))
+		}, true},
+		{"pieces of a frame in", func(c *Conn, p *peer, minute int) { p.nc.Write(frame[(minute-1)<<13 : minute<<13]) }, true},
+		{"messages out", func(c *Conn, p *peer, _ int) { c.WriteMessage(TextMessage, nil) }, true},
+		{"queued messages out", func(c *Conn, p *peer, _ int) { c.Send(NewPreparedMessage(TextMessage, nil)) }, true},
+		{"fragments out", func(c *Conn, p *peer, minute int) {
+			if minute == 1 {
+				c.Data, _ = c.NextWriter(BinaryMessage)
+			}
+			c.Data.(io.Writer).Write(make([]byte, 20<<10))
+		}, true},
+		{"pings in", func(c *Conn, p *peer, _ int) { p.nc.Write(clientFrame(opPing, true, "")) }, false},
+		{"pings out", func(c *Conn, p *peer, _ int) { c.Ping(nil) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectPipe(t, &Upgrader{IdleTimeout: timeout, PingInterval: -1})
+				end := readEnd(c)
+				start := time.Now()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for minute := range minutes {
+						time.Sleep(time.Minute)
+						test.busy(c, p, minute+1)
+					}
+				}()
+				want := timeout
+				if test.keep {
+					want += minutes * time.Minute
+				}
+				if got := p.wantClosed(CloseNormal, "idle").Sub(start); got < want || got > want+slack {
+					t.Errorf("closed after %v, want %v", got, want)
+				}
+				wantEndError(t, <-end, EndError{By: SideServer, Sent: 1000, Received: 1000, Clean: true}, errIdle)
+				<-done
+			})
+		})
+	}
+}
+
+// A peer that floods with control frames is told 1008; as many as allowed, in
+// every second, are no flood, and nor are those of a message.
+func TestMaxControlRate(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		rate  int // of the Upgrader
+		burst int // of pings and pongs in a second
+		want  bool
+	}{
+		{"default", 0, 1000, true},
+		{"over the default", 0, 1001, false},
+		{"5", 5, 5, true},
+		{"over 5", 5, 6, false},
+		{"off", -1, 20_000, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectPipe(t, &Upgrader{MaxControlRate: test.rate, PingInterval: -1})
+				end := readEnd(c)
+				done := make(chan struct{})
+				defer func() { <-done }()
+				go func() {
+					defer close(done)
+					flood := bytes.Repeat(clientFrame(opPong, true, ""), test.burst-1)
+					for range 3 {
+						p.nc.Write(flood)
+						p.nc.Write(clientFrame(opPing, true, "last"))
+						time.Sleep(time.Second)
+					}
+				}()
+				if !test.want {
+					p.wantClose(ClosePolicyViolation, "more pings and pongs in a second than MaxControlRate")
+					p.leave()
+					err := <-end
+					wantEndError(t, err, EndError{By: SidePeer, Sent: ClosePolicyViolation}, nil)
+					return
+				}
+				for range 3 {
+					p.want(opPong, "last")
+				}
+				p.sendText("and on")
+				p.closeWith(CloseNormal, "")
 			})
 		})
 	}

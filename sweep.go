@@ -334,7 +334,7 @@ func (c *Conn) sweepAge(now int64) time.Duration {
 	}
 	if t := c.u.IdleTimeout; t > 0 {
 		left := t - time.Duration(now-c.beat.spoke.Load())
-		if left <= 0 {
+		if left < 0 { // and not 0: the time of the last tick is a little less than the time
 			c.closeSoon(&EndError{By: SideServer, Err: errIdle, code: CloseNormal, reason: "idle"})
 			return 0
 		}
