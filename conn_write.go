@@ -3,10 +3,8 @@ package websocket
 import (
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -340,43 +338,6 @@ func joined(b *buffer, frame []byte) *buffer {
 	}
 	j.w += copy(j.b[j.w:], frame)
 	return j
-}
-
-// tryWrite writes as much of p as the socket takes at once.
-func (c *Conn) tryWrite(p []byte) (int, error) {
-	rw := rawWrites.Get().(*rawWrite)
-	rw.p, rw.n, rw.err = p, 0, nil
-	err := c.raw.Write(rw.try)
-	n := rw.n
-	if err == nil {
-		err = rw.err
-	}
-	rw.p = nil
-	rawWrites.Put(rw)
-	return n, err
-}
-
-// A rawWrite is one attempt to write without waiting, pooled like a rawRead.
-type rawWrite struct {
-	p   []byte
-	n   int
-	err error
-	try func(fd uintptr) bool
-}
-
-var rawWrites = sync.Pool{New: func() any {
-	rw := new(rawWrite)
-	rw.try = rw.write
-	return rw
-}}
-
-func (rw *rawWrite) write(fd uintptr) bool {
-	n, err := withFD(syscall.Write, fd, rw.p)
-	rw.n = max(n, 0)
-	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
-		rw.err = os.NewSyscallError("write", err)
-	}
-	return true
 }
 
 // stalledFor returns how long the write under way has waited.
