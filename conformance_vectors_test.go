@@ -243,12 +243,15 @@ func (c *conformanceCase) parseLine(line string) error {
 	switch kind {
 	case "sharp":
 		c.sharp = true
-	case "limit", "fragments":
+	case "limit", "fragments", "control-rate":
 		n, err := strconv.Atoi(rest)
-		if kind == "limit" {
+		switch kind {
+		case "limit":
 			c.u.MaxMessageSize = int64(n)
-		} else {
+		case "fragments":
 			c.u.MaxFragments = n
+		case "control-rate":
+			c.u.MaxControlRate = n
 		}
 		return err
 	case "server-close":
