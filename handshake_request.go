@@ -174,13 +174,14 @@ func isHex(c byte) bool {
 // parseVersion looks at the last byte of v, which is the version so far and at
 // last its CRLF.
 func (p *requestParser) parseVersion(v []byte) error {
-	const form = "HTTP/d.d\r\n"
+	const form = "HTTP/0.0\r\n"
 	i := len(v) - 1
-	if v[i] != form[i] && (form[i] != 'd' || v[i] < '0' || v[i] > '9') {
+	digit := '0' <= v[i] && v[i] <= '9'
+	if v[i] != form[i] && (form[i] != '0' || !digit) {
 		return refuse(http.StatusBadRequest, "%s instead of an HTTP version (RFC 9112, section 2.3)", quote(v))
 	}
 	switch {
-	case i == len("HTTP/d.d")-1 && v[len("HTTP/")] != '1':
+	case i == len("HTTP/0.0")-1 && v[len("HTTP/")] != '1':
 		return refuse(http.StatusHTTPVersionNotSupported, "%s, only HTTP/1.1 is spoken here", v)
 	case i == len(form)-1:
 		p.fields, p.line, p.state = p.pos+1, p.pos+1, inFields
@@ -263,7 +264,7 @@ func (p *requestParser) request(b []byte) (*http.Request, error) {
 	r.Method = line[:p.target-p.start-1]
 	r.RequestURI = line[p.target-p.start : p.version-p.start-1]
 	r.Proto = line[p.version-p.start : len(line)-len("\r\n")]
-	r.ProtoMajor, r.ProtoMinor = 1, int(line[len(line)-len("d\r\n")]-'0')
+	r.ProtoMajor, r.ProtoMinor = 1, int(line[len(line)-len("0\r\n")]-'0')
 	r.URL, r.Body = &r.url, http.NoBody
 	if err := parseTarget(r.URL, r.RequestURI); err != nil {
 		return nil, err
