@@ -64,15 +64,15 @@ type Server struct {
 	slots   chan struct{} // as many as MaxHandshakes; nil without a limit
 	stopped chan struct{} // closed when stopping is set
 
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	shaking   map[net.Conn]struct{}  // in their handshake
-	clients   map[netip.Addr]*client // that have a connection, for MaxConnsPerIP
-	plain     *http.Server
-	plainConn chan net.Conn
-	active    int           // connections whose handler hasn't returned
-	idle      chan struct{} // closed when active is 0 while shutting down
-	stopping  atomic.Bool   // written under mu
+	mu         sync.Mutex // guards what follows
+	listeners  map[net.Listener]struct{}
+	shaking    map[net.Conn]struct{}  // in their handshake
+	clients    map[netip.Addr]*client // that have a connection, for MaxConnsPerIP
+	plain      *http.Server
+	plainConns chanListener
+	active     int           // connections whose handler hasn't returned
+	idle       chan struct{} // closed when active is 0 while shutting down
+	stopping   atomic.Bool   // written under mu
 }
 
 // ListenAndServe listens on addr and serves connections by h.

@@ -14,6 +14,7 @@ import (
 type chanListener struct {
 	conns chan net.Conn
 	done  <-chan struct{}
+	close func()
 }
 
 func (l chanListener) Accept() (net.Conn, error) {
@@ -25,7 +26,11 @@ func (l chanListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l chanListener) Close() error   { return nil }
+func (l chanListener) Close() error {
+	l.close()
+	return nil
+}
+
 func (l chanListener) Addr() net.Addr { return plainAddr{} }
 
 type plainAddr struct{}
@@ -46,7 +51,7 @@ func (s *Server) servePlain(rc *replayConn) {
 	}
 	if s.plain == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		s.plainConn = make(chan net.Conn)
+		s.plainConns = chanListener{make(chan net.Conn), ctx.Done(), cancel}
 		s.plain = &http.Server{
 			Handler:           http.HandlerFunc(s.routePlain),
 			ReadHeaderTimeout: s.Upgrader.handshakeTimeout(),
@@ -54,17 +59,14 @@ func (s *Server) servePlain(rc *replayConn) {
 			ErrorLog:          log.New(plainLog{s}, "", 0),
 			ConnContext:       withTLS,
 		}
-		s.plain.RegisterOnShutdown(cancel)
-		go s.plain.Serve(chanListener{s.plainConn, ctx.Done()})
+		go s.plain.Serve(s.plainConns)
 	}
-	conns := s.plainConn
+	ln := s.plainConns
 	s.mu.Unlock()
 	rc.SetDeadline(time.Time{})
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
 	select {
-	case conns <- rc:
-	case <-t.C: // net/http has stopped accepting
+	case ln.conns <- rc:
+	case <-ln.done: // net/http has stopped accepting
 		rc.Close()
 	}
 }

@@ -386,7 +386,7 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.He
 	}
 	w.Header().Set("Connection", "close")
 	if refused.Status == http.StatusUpgradeRequired {
-		w.Header().Set("Connection", "Upgrade, close")
+		w.Header().Add("Connection", "Upgrade") // net/http closes if the first value is close
 	}
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)

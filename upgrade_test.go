@@ -383,12 +383,12 @@ func TestHandshakeDeadlineEnds(t *testing.T) {
 
 // A meteredConn counts what is read of it.
 type meteredConn struct {
-	net.Conn
+	*net.TCPConn
 	read atomic.Int64
 }
 
 func (mc *meteredConn) Read(p []byte) (int, error) {
-	n, err := mc.Conn.Read(p)
+	n, err := mc.TCPConn.Read(p)
 	mc.read.Add(int64(n))
 	return n, err
 }
@@ -414,7 +414,7 @@ func TestEndlessHandshakes(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			server, client := tcpPair(t)
-			mc := &meteredConn{Conn: server}
+			mc := &meteredConn{TCPConn: server.(*net.TCPConn)}
 			p := newPeer(t, client)
 			go p.nc.Write([]byte(test.start + strings.Repeat(test.repeat, 2<<20/len(test.repeat))))
 			done := make(chan error)
