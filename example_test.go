@@ -1,0 +1,525 @@
+package websocket_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"expvar"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/rawws/websocket"
+)
+
+// The server that the other examples vary.
+func Example() {
+	err := websocket.ListenAndServe("127.0.0.1:8080", websocket.Events{
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+			c.WriteMessage(t, data)
+		},
+	})
+	log.Fatal(err)
+}
+
+// The browser's events, from the server's side.
+func ExampleEvents() {
+	ended := make(chan struct{})
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) {
+			c.Data = r.URL.Path // what the application wants to know later
+			fmt.Println("open", r.URL.Path)
+		},
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+			fmt.Printf("%v %q to %v\n", t, data, c.Data)
+			c.WriteMessage(t, data)
+		},
+		OnClose: func(c *websocket.Conn, err error) {
+			fmt.Println(err)
+			close(ended)
+		},
+	}}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/chat")
+	c.send("Hello")
+	fmt.Println("echo", c.receive())
+	c.close(websocket.CloseNormal, "done")
+	<-ended
+	// Output:
+	// open /chat
+	// text "Hello" to /chat
+	// echo Hello
+	// websocket: peer closed with 1000 "done"
+}
+
+// A read loop in a goroutine of the connection's own. When the function returns
+// the connection is closed with 1000.
+func ExampleHandlerFunc() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		for {
+			t, data, err := c.ReadMessage()
+			if err != nil || string(data) == "bye" {
+				return
+			}
+			c.WriteMessage(t, data)
+		}
+	})}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	c.send("bye")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output:
+	// Hello
+	// close 1000 ""
+}
+
+func ExampleConn_Messages() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		for m, err := range c.Messages() {
+			if err != nil {
+				return // the connection has ended
+			}
+			c.WriteMessage(m.Type, []byte(strings.ToUpper(string(m.Data))))
+		}
+	})}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: HELLO
+}
+
+// One buffer for all messages: nothing is allocated for each.
+func ExampleConn_AppendMessage() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		var buf []byte
+		for {
+			t, data, err := c.AppendMessage(buf[:0])
+			if err != nil {
+				return
+			}
+			c.WriteMessage(t, data)
+			buf = data // it may have grown
+		}
+	})}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: Hello
+}
+
+// A message is decoded while it comes, and another encoded while it goes.
+func ExampleConn_NextReader() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		for {
+			_, in, err := c.NextReader()
+			if err != nil {
+				return
+			}
+			var order struct{ Item string }
+			if err := json.NewDecoder(in).Decode(&order); err != nil {
+				c.Close(websocket.CloseUnsupportedData, "JSON is spoken here")
+				return
+			}
+			out, err := c.NextWriter(websocket.TextMessage)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(out, "one %s", order.Item)
+			out.Close() // sends the last frame
+		}
+	})}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	c.send(`{"item": "tea"}`)
+	fmt.Println(c.receive())
+	c.send("tea, please")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output:
+	// one tea
+	// close 1003 "JSON is spoken here"
+}
+
+// A client that says nothing for a while is told so, and may go on.
+func ExampleConn_SetReadDeadline() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		for {
+			c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			t, data, err := c.ReadMessage()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.SetReadDeadline(time.Time{})
+				c.WriteMessage(websocket.TextMessage, []byte("are you there?"))
+				t, data, err = c.ReadMessage()
+			}
+			if err != nil {
+				return
+			}
+			c.WriteMessage(t, data)
+		}
+	})}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	fmt.Println(c.receive())
+	c.send("yes")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output:
+	// are you there?
+	// yes
+}
+
+// Work for a connection ends with it.
+func ExampleConn_Context() {
+	stopped := make(chan error)
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) {
+			go func() {
+				ctx := c.Context()
+				<-ctx.Done() // or a query that takes ctx
+				stopped <- context.Cause(ctx)
+			}()
+		},
+	}}
+	addr, stop := serve(s)
+	defer stop()
+
+	dial(addr, "/").close(websocket.CloseGoingAway, "")
+	fmt.Println(<-stopped)
+	// Output: websocket: peer closed with 1001
+}
+
+// What an error of the end tells.
+func ExampleEndError() {
+	ended := make(chan error)
+	s := &websocket.Server{Handler: websocket.Events{
+		OnClose: func(c *websocket.Conn, err error) { ended <- err },
+	}}
+	addr, stop := serve(s)
+	defer stop()
+
+	explain := func(err error) {
+		var end *websocket.EndError
+		var peer *websocket.CloseError
+		var broken *websocket.ProtocolError
+		errors.As(err, &end)
+		switch {
+		case errors.As(err, &peer):
+			fmt.Printf("the %v closed with %d, clean: %t\n", end.By, peer.Code, end.Clean)
+		case errors.As(err, &broken):
+			fmt.Printf("the %v broke %s and was told %d\n", end.By, broken.Section, end.Sent)
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			fmt.Printf("the %v went away without a word\n", end.By)
+		}
+	}
+	c := dial(addr, "/")
+	c.close(websocket.CloseNormal, "")
+	explain(<-ended)
+
+	c = dial(addr, "/")
+	c.nc.Write([]byte{0x81, 0x02, 'h', 'i'}) // without a mask
+	c.receive()
+	c.nc.Close()
+	explain(<-ended)
+
+	c = dial(addr, "/")
+	c.nc.Close()
+	explain(<-ended)
+	// Output:
+	// the peer closed with 1000, clean: true
+	// the peer broke RFC 6455, section 5.1 and was told 1002
+	// the peer went away without a word
+}
+
+// Pages and sockets on one port.
+func ExampleServer() {
+	s := &websocket.Server{
+		Addr: "127.0.0.1:8080",
+		HTTP: http.FileServer(http.Dir("site")),
+		Handler: websocket.Events{
+			OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+				c.WriteMessage(t, data)
+			},
+		},
+		Upgrader: websocket.Upgrader{MaxMessageSize: 64 << 10},
+		MaxConns: 10_000,
+	}
+	log.Fatal(s.ListenAndServe())
+}
+
+// A Server beside other handlers on a mux of net/http.
+func ExampleServer_ServeHTTP() {
+	socket := &websocket.Server{Handler: websocket.Events{
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+			c.WriteMessage(t, data)
+		},
+	}}
+	mux := http.NewServeMux()
+	mux.Handle("GET /socket", socket)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "a page") })
+	web := httptest.NewServer(mux)
+	// net/http's Shutdown doesn't know of the sockets: it has to be told.
+	web.Config.RegisterOnShutdown(func() { socket.Shutdown(context.Background()) })
+	defer web.Close()
+	defer socket.Close()
+
+	c := dial(web.Listener.Addr().String(), "/socket")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: Hello
+}
+
+// Ctrl-C closes every connection with 1001 and waits for the answers.
+func ExampleServer_Shutdown() {
+	s := &websocket.Server{
+		Addr:           "127.0.0.1:8080",
+		Handler:        websocket.Events{},
+		ShutdownSpread: 5 * time.Second,
+	}
+	go func() {
+		interrupt := make(chan os.Signal, 1)
+		signal.Notify(interrupt, os.Interrupt)
+		<-interrupt
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			log.Print(err)
+		}
+		os.Exit(0)
+	}()
+	log.Print(s.ListenAndServe()) // ErrServerClosed, as soon as Shutdown begins
+	select {}
+}
+
+// The counters as JSON at /debug/vars of net/http's default mux.
+func ExampleServer_Stats() {
+	opened := make(chan bool)
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
+	}}
+	expvar.Publish("websocket", expvar.Func(func() any { return s.Stats() }))
+
+	addr, stop := serve(s)
+	defer stop()
+	c := dial(addr, "/")
+	<-opened
+	fmt.Println(s.Stats().Open, "open,", s.Stats().Accepted, "accepted")
+	c.close(websocket.CloseNormal, "")
+	// Output: 1 open, 1 accepted
+}
+
+func ExampleServer_Conns() {
+	opened := make(chan bool)
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
+	}}
+	addr, stop := serve(s)
+	defer stop()
+	c := dial(addr, "/")
+	<-opened
+	for conn := range s.Conns() {
+		conn.Close(4000, "everybody out")
+	}
+	fmt.Println(c.receive())
+	c.close(4000, "")
+	// Output: close 4000 "everybody out"
+}
+
+// The place to authenticate, before there is a connection.
+func ExampleUpgrader_authentication() {
+	s := &websocket.Server{
+		Handler: websocket.Events{},
+		Upgrader: websocket.Upgrader{
+			OnUpgrade: func(r *http.Request, h http.Header) error {
+				if cookie, err := r.Cookie("session"); err != nil || cookie.Value != "secret" {
+					return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: "no session"}
+				}
+				h.Set("Server", "example")
+				return nil
+			},
+		},
+	}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/")
+	why, _ := io.ReadAll(c.Body)
+	fmt.Printf("%s: %s", c.Status, why)
+	c.nc.Close()
+	c = dial(addr, "/", "Cookie: session=secret")
+	fmt.Println(c.Status, "by", c.Header.Get("Server"))
+	c.close(websocket.CloseNormal, "")
+	// Output:
+	// 401 Unauthorized: no session
+	// 101 Switching Protocols by example
+}
+
+func ExampleUpgrader_subprotocols() {
+	s := &websocket.Server{
+		Handler: websocket.Events{
+			OnOpen: func(c *websocket.Conn, r *http.Request) {
+				c.WriteMessage(websocket.TextMessage, []byte("we speak "+c.Subprotocol()))
+			},
+		},
+		Upgrader: websocket.Upgrader{Subprotocols: []string{"v2.example", "v1.example"}},
+	}
+	addr, stop := serve(s)
+	defer stop()
+
+	c := dial(addr, "/", "Sec-WebSocket-Protocol: v1.example, v2.example")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: we speak v2.example
+}
+
+// An upgrade on any net.Conn, here a pipe in memory.
+func ExampleUpgrade() {
+	theirs, ours := net.Pipe()
+	go func() {
+		c, r, err := websocket.Upgrade(ours)
+		if err != nil {
+			log.Print(err)
+			return
+		}
+		fmt.Println(r.Method, r.URL)
+		t, data, _ := c.ReadMessage()
+		c.WriteMessage(t, data)
+		c.Close(websocket.CloseNormal, "")
+	}()
+
+	c := upgrade(theirs, "/pipe")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output:
+	// GET /pipe
+	// Hello
+	// close 1000 ""
+}
+
+// An upgrade in the middle of an http.Handler that does other things too.
+func ExampleUpgrader_UpgradeHTTP() {
+	var u websocket.Upgrader
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := u.UpgradeHTTP(w, r)
+		if err != nil {
+			return // it was answered
+		}
+		defer c.Close(websocket.CloseNormal, "")
+		t, data, err := c.ReadMessage()
+		if err == nil {
+			c.WriteMessage(t, data)
+		}
+	}))
+	defer web.Close()
+
+	c := dial(web.Listener.Addr().String(), "/")
+	c.send("Hello")
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: Hello
+}
+
+// A room: what one says, all hear.
+func ExampleGroup() {
+	var room websocket.Group
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) {
+			room.Join(c) // a connection that ends leaves by itself
+			c.WriteMessage(websocket.TextMessage, []byte("welcome"))
+		},
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+			n := room.Broadcast(websocket.NewPreparedMessage(t, data))
+			fmt.Println("for", n)
+		},
+	}}
+	addr, stop := serve(s)
+	defer stop()
+
+	a, b := dial(addr, "/"), dial(addr, "/")
+	fmt.Println(a.receive(), b.receive())
+	a.send("Hello")
+	fmt.Println(a.receive(), b.receive())
+	a.close(websocket.CloseNormal, "")
+	b.close(websocket.CloseNormal, "")
+	// Unordered output:
+	// welcome welcome
+	// for 2
+	// Hello Hello
+}
+
+// A message that is made once and sent to some.
+func ExampleConn_Send() {
+	opened := make(chan bool)
+	s := &websocket.Server{Handler: websocket.Events{
+		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
+	}}
+	addr, stop := serve(s)
+	defer stop()
+	c := dial(addr, "/")
+	<-opened
+
+	m := websocket.NewPreparedMessage(websocket.TextMessage, []byte("news"))
+	for conn := range s.Conns() {
+		if err := conn.Send(m); err != nil { // never waits
+			fmt.Println(err)
+		}
+	}
+	fmt.Println(c.receive())
+	c.close(websocket.CloseNormal, "")
+	// Output: news
+}
+
+// Permessage-deflate for the clients that offer it.
+func ExampleCompression() {
+	s := &websocket.Server{
+		Handler:  websocket.Events{},
+		Upgrader: websocket.Upgrader{Compression: &websocket.Compression{}},
+	}
+	addr, stop := serve(s)
+	defer stop()
+	c := dial(addr, "/", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+	fmt.Println(c.Header.Get("Sec-WebSocket-Extensions"))
+	c.close(websocket.CloseNormal, "")
+	// Output: permessage-deflate; server_no_context_takeover; client_no_context_takeover
+}
+
+// The client behind a proxy that writes X-Forwarded-For.
+func ExampleForwardedIP() {
+	clientIP := websocket.ForwardedIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))
+	fmt.Println(clientIP(&http.Request{
+		RemoteAddr: "10.0.0.7:41000",
+		Header:     http.Header{"X-Forwarded-For": {"1.2.3.4, 203.0.113.9"}}, // the proxy wrote the last
+	}))
+	s := &websocket.Server{Handler: websocket.Events{}, MaxConnsPerIP: 20, ClientIP: clientIP}
+	_ = s
+	// Output: 203.0.113.9
+}
