@@ -60,10 +60,9 @@ type Conn struct {
 	reg *registry
 	ev  *Events // the loop's alone
 
-	client *client // in the Server's count, nil without one
-
-	subprotocol string
-	deflate     *deflateState // nil when permessage-deflate wasn't negotiated
+	trace   *connTrace    // nil without Upgrader.Trace
+	client  *client       // in the Server's count, nil without one
+	deflate *deflateState // nil when permessage-deflate wasn't negotiated
 
 	read  reader
 	write writer
@@ -90,6 +89,8 @@ type leaver interface{ remove(c *Conn) bool }
 
 // extras are what most connections never need.
 type extras struct {
+	subprotocol string
+
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	groups []leaver // to be told of the end
@@ -103,14 +104,15 @@ func (c *Conn) extras() *extras {
 	return c.extra
 }
 
-func newConn(nc net.Conn, u *Upgrader, reg *registry) *Conn {
-	c := &Conn{nc: nc, u: u, reg: reg}
+func newConn(nc net.Conn, u *Upgrader, reg *registry, t *connTrace) *Conn {
+	c := &Conn{nc: nc, u: u, reg: reg, trace: t}
 	if rawCapable {
 		// A *tls.Conn has no SyscallConn: its bytes come out of the TLS layer.
 		if sc, ok := nc.(syscall.Conn); ok {
 			c.raw, _ = sc.SyscallConn()
 		}
 	}
+	t.state(stateOpen)
 	return c
 }
 
@@ -147,7 +149,14 @@ func (c *Conn) Context() context.Context {
 }
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.
-func (c *Conn) Subprotocol() string { return c.subprotocol }
+func (c *Conn) Subprotocol() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.extra == nil {
+		return ""
+	}
+	return c.extra.subprotocol
+}
 
 // RTT returns the round trip of the last keep-alive ping that was answered, 0
 // before the first. Its resolution is that of the clock, not of the sweeper.

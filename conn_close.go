@@ -66,6 +66,7 @@ func (c *Conn) beginClose(e *EndError) bool {
 	timeout := c.u.closeTimeout()
 	c.beat.endBy.Store(c.reg.now.Load() + int64(timeout))
 	c.state.Store(uint32(stateClosing))
+	c.trace.state(stateClosing)
 	if e.Received == 0 { // else all there is to do is one write, and WriteTimeout holds
 		c.nc.SetDeadline(time.Now().Add(timeout))
 	}
@@ -140,6 +141,7 @@ func (c *Conn) readFailed(err error) error {
 	if isTimeout(err) && c.connState() == stateOpen {
 		return fmt.Errorf("websocket: read: %w", err)
 	}
+	c.trace.frameCut(c.read.h, streamEnd(err))
 	var broken *ProtocolError
 	switch {
 	case errors.As(err, &broken):
@@ -185,6 +187,7 @@ func (c *Conn) finish(e *EndError) {
 		c.end = e
 	}
 	c.state.Store(uint32(stateClosed))
+	c.trace.state(stateClosed)
 	var x extras
 	if c.extra != nil {
 		x = *c.extra
@@ -194,6 +197,7 @@ func (c *Conn) finish(e *EndError) {
 	c.mu.Unlock()
 
 	cutConn(c.nc)
+	c.trace.closed(c.end)
 	if x.cancel != nil {
 		x.cancel(c.end)
 	}

@@ -145,6 +145,7 @@ func (c *Conn) nextFrame() error {
 			continue
 		}
 		if err := c.startFrame(h); err != nil {
+			c.trace.frameSkipped(h, err)
 			return err
 		}
 		if c.connState() == stateOpen {
@@ -171,9 +172,10 @@ func (c *Conn) readHeader() (header, error) {
 				h, _, _ = parseHeader(b[:2])
 			}
 			if wrong := checkHeader(h, r.started, c.deflate != nil); wrong != nil {
-				return h, wrong
+				err = wrong
 			}
 			if err != nil {
+				c.trace.frameRefused(b, err)
 				return h, err
 			}
 			if n > 0 && (!h.opcode.control() || uint64(len(b)-n) >= h.length) {
@@ -216,6 +218,9 @@ func (c *Conn) startFrame(h header) error {
 	if r.size += h.length; r.size > limit {
 		return tooBig(c.u.maxMessageSize())
 	}
+	if h.length == 0 && c.trace != nil {
+		c.trace.payloadRead(r, nil, nil)
+	}
 	return nil
 }
 
@@ -225,6 +230,9 @@ func (c *Conn) readControl(h header) error {
 	p := r.in.b[r.in.r : r.in.r+int(h.length)]
 	mask(p, h.key, 0)
 	r.in.r += len(p)
+	if c.trace != nil {
+		c.trace.controlRead(h, p)
+	}
 	if h.opcode != opClose && c.tooManyControls() {
 		return &ProtocolError{ClosePolicyViolation, "more pings and pongs in a second than MaxControlRate", ""}
 	}
@@ -290,10 +298,14 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 func (c *Conn) checkPayload(p []byte) error {
 	r := &c.read
 	r.pos = uint8(mask(p, r.h.key, int(r.pos)))
+	var err error
 	if r.opcode == opText && !r.compressed && !r.utf8.write(p) {
-		return errNotUTF8
+		err = errNotUTF8
 	}
-	return nil
+	if c.trace != nil && len(p) > 0 {
+		c.trace.payloadRead(r, p, err)
+	}
+	return err
 }
 
 // endMessage hands the message over, if its text doesn't stop inside a rune.
@@ -395,6 +407,9 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 func (c *Conn) skipFrame() error {
 	r := &c.read
 	r.seen = 0
+	if r.left > 0 {
+		c.trace.frameSkipped(r.h, nil)
+	}
 	for r.left > 0 {
 		if !r.pending() {
 			if err := c.fill(1); err != nil {

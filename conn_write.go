@@ -108,6 +108,9 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 	if w.err != nil {
 		return w.err
 	}
+	if c.trace != nil {
+		c.trace.frameWritten(h, p)
+	}
 	small := len(p) <= copySize
 	need := maxHeaderLen
 	if small {
@@ -198,6 +201,9 @@ func (c *Conn) writeWaiting(p, q []byte) error {
 // writeFramed sends a whole frame, after what is held back.
 func (c *Conn) writeFramed(frame []byte) error {
 	w := &c.write
+	if c.trace != nil && w.err == nil {
+		c.trace.framedWritten(frame)
+	}
 	if len(frame) > copySize || !w.corked.Load() || w.err != nil {
 		return c.flush(frame)
 	}
@@ -301,6 +307,9 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 		return false
 	}
 	h := header{fin: true, opcode: op, length: uint64(len(payload))}
+	if c.trace != nil {
+		c.trace.frameWritten(h, payload)
+	}
 	if w.out == nil && c.raw != nil {
 		w.out = getBuffer(stashSize)
 		w.out.w = len(append(appendHeader(w.out.b[:0], h), payload...))

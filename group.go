@@ -184,6 +184,9 @@ func (c *Conn) nextPiece() []byte {
 			}
 			w.out.w += copy(w.out.b[w.out.w:], frame)
 		}
+		if c.trace != nil {
+			c.trace.framedWritten(frame)
+		}
 		q.messages[q.head] = nil
 		q.head++
 		q.flying += len(m.frame)

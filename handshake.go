@@ -124,11 +124,14 @@ func selectSubprotocol(r *http.Request, supported []string) (string, error) {
 	return "", nil
 }
 
+// The GUID says nothing but that who appends it knows RFC 6455 (section 1.3).
+const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
 // appendAcceptKey proves that the answer comes from a WebSocket server, and
 // not from one that sends back what it gets (RFC 6455, section 4.2.2, item 5.4).
 func appendAcceptKey(dst []byte, key string) []byte {
 	var buf [64]byte
-	sum := sha1.Sum(append(append(buf[:0], key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	sum := sha1.Sum(append(append(buf[:0], key...), acceptGUID...))
 	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 

@@ -130,19 +130,20 @@ func (s *Server) serve(nc net.Conn) {
 // nothing more to do.
 func (s *Server) receive(nc net.Conn) (c *Conn, r *http.Request) {
 	s.Upgrader.startHandshake(nc) // a refusal too has to shake hands first, over TLS
+	t := s.Upgrader.Trace.accepted(nc)
 	var ip netip.Addr
 	if s.ClientIP == nil {
 		ip = hostIP(nc.RemoteAddr().String())
 	}
 	cl, err := s.admit(nc, ip)
 	if err != nil {
-		s.dismiss(nc, err)
+		s.dismiss(nc, err, t)
 		return nil, nil
 	}
 	defer func() {
 		if v := recover(); v != nil {
 			c = nil
-			s.dismiss(nc, s.callbackPanicked(nc.RemoteAddr().String(), v, r != nil))
+			s.dismiss(nc, s.callbackPanicked(nc.RemoteAddr().String(), v, r != nil), t)
 		}
 		s.shaken(nc)
 		if c == nil {
@@ -151,9 +152,10 @@ func (s *Server) receive(nc net.Conn) (c *Conn, r *http.Request) {
 			c.client = cl
 		}
 	}()
-	in, r, err := s.Upgrader.readRequest(nc)
+	in, r, err := s.Upgrader.readRequest(nc, t)
 	if err == nil && s.HTTP != nil && !wantsUpgrade(r) {
-		s.servePlain(&replayConn{nc, append(requestHead(in), in.pending()...)})
+		t.plain()
+		s.servePlain(&replayConn{nc, append(requestHead(in), in.pending()...), t})
 		putBuffer(in)
 		return nil, nil
 	}
@@ -164,10 +166,11 @@ func (s *Server) receive(nc net.Conn) (c *Conn, r *http.Request) {
 		err = errGoingDown // stop may have cut the request short
 	}
 	if err != nil {
-		s.dismiss(plainUnderTLS(nc, err))
+		nc, err = plainUnderTLS(nc, err)
+		s.dismiss(nc, err, t)
 		return nil, r
 	}
-	if c, err = s.Upgrader.accept(nc, r, in, &s.reg); err != nil {
+	if c, err = s.Upgrader.accept(nc, r, in, &s.reg, t); err != nil {
 		s.note(nc.RemoteAddr().String(), err)
 	}
 	return c, r
@@ -229,9 +232,9 @@ func (s *Server) callbackPanicked(remote string, v any, answered bool) error {
 }
 
 // dismiss counts a handshake that failed, and ends it.
-func (s *Server) dismiss(nc net.Conn, err error) {
+func (s *Server) dismiss(nc net.Conn, err error, t *connTrace) {
 	s.note(nc.RemoteAddr().String(), err)
-	endHandshake(nc, err, nil)
+	endHandshake(nc, err, nil, t)
 }
 
 // note counts a handshake that failed, and logs what is of use to whoever runs

@@ -98,6 +98,9 @@ type Upgrader struct {
 	// SlowPolicy is what becomes of a connection whose queue is full: CloseSlow,
 	// the default, or DropNewest.
 	SlowPolicy SlowPolicy
+
+	// Trace, when set, is shown what goes over the wire.
+	Trace *Trace
 }
 
 const (
@@ -154,11 +157,12 @@ var zeroUpgrader Upgrader
 // first bytes. The caller reads and closes the connection.
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	u.startHandshake(nc)
-	in, r, err := u.readRequest(nc)
+	t := u.Trace.accepted(nc)
+	in, r, err := u.readRequest(nc, t)
 	if err != nil {
-		return nil, nil, endHandshake(nc, err, nil)
+		return nil, nil, endHandshake(nc, err, nil, t)
 	}
-	c, err := u.accept(nc, r, in, standalone(u))
+	c, err := u.accept(nc, r, in, standalone(u), t)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,7 +210,7 @@ func (u *Upgrader) startHandshake(nc net.Conn) {
 
 // readRequest reads the head of a request. What came behind it stays in the
 // buffer, which is given back after an error.
-func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
+func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Request, error) {
 	parser := requestParser{maxHeader: max(u.MaxHeaderBytes, 0)}
 	in := getBuffer(smallSize)
 	for {
@@ -223,6 +227,7 @@ func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
 		}
 		if head > 0 {
 			in.r = head
+			t.request(in.b[:head])
 			r.RemoteAddr = nc.RemoteAddr().String()
 			if tc, ok := nc.(*tls.Conn); ok {
 				state := tc.ConnectionState()
@@ -241,33 +246,36 @@ func (u *Upgrader) readRequest(nc net.Conn) (*buffer, *http.Request, error) {
 
 // endHandshake closes nc after err, which it returns: a refusal is answered, so
 // that the answer arrives.
-func endHandshake(nc net.Conn, err error, extra http.Header) error {
+func endHandshake(nc net.Conn, err error, extra http.Header, t *connTrace) error {
 	var refused *HandshakeError
 	if errors.As(err, &refused) {
-		nc.Write(appendRefusal(nil, refused, extra))
+		head := appendRefusal(nil, refused, extra)
+		t.refusal(head)
+		nc.Write(head)
 		linger(nc)
 	} else {
 		nc.Close()
 	}
+	t.closed(err)
 	return err
 }
 
 // accept answers the request and makes the connection; what is pending in in
 // are its first bytes.
-func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registry) (*Conn, error) {
+func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registry, t *connTrace) (*Conn, error) {
 	defer reg.settle()
 	a, err := u.negotiate(r)
 	if err != nil {
 		putBuffer(in)
-		return nil, endHandshake(nc, err, a.extra)
+		return nil, endHandshake(nc, err, a.extra, t)
 	}
-	if err := a.write(nc); err != nil {
+	if err := a.write(nc, t); err != nil {
 		putBuffer(in)
-		return nil, endHandshake(nc, err, nil)
+		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, u, reg)
-	c.subprotocol, c.deflate = a.subprotocol, a.deflate
+	c := newConn(nc, u, reg, t)
+	a.settle(c)
 	c.read.in = in
 	c.read.release()
 	reg.add(c)
@@ -281,14 +289,23 @@ type answer struct {
 	deflate                      *deflateState
 }
 
-func (a *answer) write(nc net.Conn) error {
+func (a *answer) write(nc net.Conn, t *connTrace) error {
 	out := getBuffer(smallSize)
 	defer putBuffer(out)
-	_, err := nc.Write(appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra))
-	if err != nil {
+	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
+	t.switching(a.key, head)
+	if _, err := nc.Write(head); err != nil {
 		return fmt.Errorf("websocket: handshake: %w", err)
 	}
 	return nil
+}
+
+// settle makes c keep what was agreed on.
+func (a *answer) settle(c *Conn) {
+	c.deflate = a.deflate
+	if a.subprotocol != "" {
+		c.extras().subprotocol = a.subprotocol
+	}
 }
 
 // negotiate holds a request against the RFC and the policy.
@@ -353,16 +370,23 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 		return nil, err
 	}
 	u.startHandshake(nc)
-	if rc, ok := nc.(*replayConn); ok && len(rc.head) == 0 {
-		nc = rc.Conn
+	var t *connTrace
+	if rc, ok := nc.(*replayConn); ok {
+		t, rc.trace = rc.trace, nil
+		if len(rc.head) == 0 {
+			nc = rc.Conn
+		}
 	}
-	if err := a.write(nc); err != nil {
-		nc.Close()
-		return nil, err
+	if t == nil {
+		t = u.Trace.accepted(nc)
+	}
+	t.requestHTTP(r)
+	if err := a.write(nc, t); err != nil {
+		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, u, reg)
-	c.subprotocol, c.deflate = a.subprotocol, a.deflate
+	c := newConn(nc, u, reg, t)
+	a.settle(c)
 	if n := brw.Reader.Buffered(); n > 0 {
 		c.read.in = getBuffer(n)
 		c.read.in.w, _ = io.ReadFull(brw.Reader, c.read.in.b[:n])
@@ -395,7 +419,14 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.He
 // A replayConn gives bytes that were read from a connection once more.
 type replayConn struct {
 	net.Conn
-	head []byte
+	head  []byte
+	trace *connTrace // until it is upgraded after all
+}
+
+func (rc *replayConn) Close() error {
+	err := rc.Conn.Close()
+	rc.trace.closed(nil)
+	return err
 }
 
 func (rc *replayConn) Read(p []byte) (int, error) {

@@ -421,12 +421,12 @@ func TestEndlessHandshakes(t *testing.T) {
 			stored := int64(0)
 			test.u.OnUpgrade = func(*http.Request, http.Header) error { return errNoTicket }
 			go func() {
-				in, _, err := test.u.readRequest(mc)
+				in, _, err := test.u.readRequest(mc, nil)
 				stored = mc.read.Load()
 				if in != nil {
 					t.Error("readRequest returned a request")
 				}
-				done <- endHandshake(mc, err, nil)
+				done <- endHandshake(mc, err, nil, nil)
 			}()
 			resp, _ := p.answer()
 			if resp.StatusCode != test.status {
@@ -485,7 +485,7 @@ func TestHandshakeCutShort(t *testing.T) {
 func TestReplayConn(t *testing.T) {
 	server, client := tcpPair(t)
 	client.Write([]byte("world"))
-	rc := &replayConn{server, []byte("Hello, ")}
+	rc := &replayConn{Conn: server, head: []byte("Hello, ")}
 	b := make([]byte, 12)
 	if _, err := io.ReadFull(rc, b); string(b) != "Hello, world" || err != nil {
 		t.Errorf("read %q, %v; want %q", b, err, "Hello, world")

@@ -1,0 +1,251 @@
+package websocket
+
+import (
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// A Trace is a set of hooks that show what goes over the wire, in the manner of
+// net/http/httptrace. Set as Upgrader.Trace it costs something; nil costs
+// nothing. Any hook may be nil. NewTextTrace is a ready one.
+//
+// id numbers the connections of the Trace from 1 on, in the order in which they
+// were accepted. Hooks run where the thing happens, often under a lock of the
+// connection: they must return soon and must not call its methods. For one
+// connection they come in the order of the wire, but a frame may be read while
+// another is written, so two of them may run at the same time. What they get is
+// valid until they return, and not theirs to change.
+type Trace struct {
+	// Accepted is called for a new connection, before anything is read. Behind
+	// UpgradeHTTP that is when it is taken over from net/http.
+	Accepted func(id uint64, nc net.Conn)
+	// Request is called with the head of the HTTP request as it came, the empty
+	// line included; behind net/http, put together again from what that made of
+	// it. After a request that is too wrong to be read it isn't called.
+	Request func(id uint64, head []byte)
+	// Answer is called before the HTTP answer is written: the 101, whose
+	// Sec-WebSocket-Accept is accept and was made from the client's key, or a
+	// refusal, where both are "".
+	Answer func(id uint64, key, accept string, head []byte)
+	// FrameRead is called when a frame was read to its end, or so far that its
+	// Err was found, or when the rest of it was thrown away.
+	FrameRead func(id uint64, f *TraceFrame)
+	// FrameWritten is called before a frame is written.
+	FrameWritten func(id uint64, f *TraceFrame)
+	// State is called when the connection's state changes: to "open" behind the
+	// 101, "closing" and "closed" as in a browser's readyState, or to "http"
+	// when it is left to Server.HTTP.
+	State func(id uint64, state string)
+	// Closed is called once, when the socket is closed. err is the *EndError,
+	// what the handshake failed with, or nil for one that Server.HTTP had.
+	Closed func(id uint64, err error)
+
+	// MaxPayload limits how many bytes of a frame's payload a hook gets; 256 by
+	// default, none when it is negative.
+	MaxPayload int
+
+	last atomic.Uint64 // id
+}
+
+// A TraceFrame is a frame as a hook sees it (RFC 6455, section 5.2).
+type TraceFrame struct {
+	Header                []byte // as on the wire: 2 to 14 bytes
+	FIN, RSV1, RSV2, RSV3 bool
+	Opcode                uint8
+	Masked                bool
+	Key                   [4]byte // of the mask
+	Length                uint64  // of the whole payload, as declared
+
+	Wire    []byte // the first MaxPayload bytes of the payload as on the wire
+	Payload []byte // the same bytes without the mask
+	Seen    uint64 // bytes of the payload that were looked at, MaxPayload or not
+
+	// Err is what was wrong with a frame that was read, a *ProtocolError, or
+	// what cut it off.
+	Err error
+}
+
+func newTraceFrame(h header, p []byte) TraceFrame {
+	return TraceFrame{
+		FIN: h.fin, RSV1: h.rsv1, RSV2: h.rsv2, RSV3: h.rsv3, Opcode: uint8(h.opcode),
+		Masked: h.masked, Key: h.key, Length: h.length,
+		Wire: p, Payload: p, Seen: uint64(len(p)),
+	}
+}
+
+// A connTrace is a connection's part of a Trace. Its methods do nothing on a
+// nil one; those that a frame costs are not even called then.
+type connTrace struct {
+	*Trace
+	id uint64
+
+	// Of the frame that is being read; guarded by reader.mu.
+	payload, wire []byte // the latter only while a hook runs
+	seen          uint64
+
+	gone atomic.Bool // Closed was called
+}
+
+func (t *Trace) accepted(nc net.Conn) *connTrace {
+	if t == nil {
+		return nil
+	}
+	ct := &connTrace{Trace: t, id: t.last.Add(1)}
+	if t.Accepted != nil {
+		t.Accepted(ct.id, nc)
+	}
+	return ct
+}
+
+func (t *Trace) maxPayload() int { return orDefault(t.MaxPayload, 256, 0) }
+
+// clip returns as much of p as a hook gets.
+func (t *Trace) clip(p []byte) []byte { return p[:min(len(p), t.maxPayload())] }
+
+func (t *connTrace) request(head []byte) {
+	if t != nil && t.Request != nil {
+		t.Request(t.id, head)
+	}
+}
+
+// requestHTTP is request for one that net/http has read.
+func (t *connTrace) requestHTTP(r *http.Request) {
+	if t == nil || t.Request == nil {
+		return
+	}
+	b := []byte(r.Method + " " + r.RequestURI + " " + r.Proto + "\r\n")
+	b = appendField(b, "Host", r.Host)
+	t.Request(t.id, append(appendHeaderFields(b, r.Header), "\r\n"...))
+}
+
+func (t *connTrace) switching(key string, head []byte) {
+	if t != nil && t.Answer != nil {
+		t.Answer(t.id, key, string(appendAcceptKey(nil, key)), head)
+	}
+}
+
+func (t *connTrace) refusal(head []byte) {
+	if t != nil && t.Answer != nil {
+		t.Answer(t.id, "", "", head)
+	}
+}
+
+func (t *connTrace) state(s connState) {
+	if t != nil && t.State != nil {
+		t.State(t.id, [...]string{stateOpen: "open", stateClosing: "closing", stateClosed: "closed"}[s])
+	}
+}
+
+// plain notes that net/http has the connection from here on.
+func (t *connTrace) plain() {
+	if t != nil && t.State != nil {
+		t.State(t.id, "http")
+	}
+}
+
+func (t *connTrace) closed(err error) {
+	if t != nil && t.gone.CompareAndSwap(false, true) && t.Closed != nil {
+		t.Closed(t.id, err)
+	}
+}
+
+// frameRefused shows a frame that its header, at the start of b, condemned.
+// When the first two bytes said enough the others may not have come.
+func (t *connTrace) frameRefused(b []byte, err error) {
+	if t == nil || t.FrameRead == nil {
+		return
+	}
+	h, _, _ := parseHeader(b)
+	n := 2
+	switch b[1] &^ bitMASK {
+	case 126:
+		n += 2
+	case 127:
+		n += 8
+	}
+	if h.masked {
+		if n += len(h.key); len(b) >= n { // parseHeader stops at a wrong length
+			h.key = [4]byte(b[n-len(h.key):])
+		}
+	}
+	f := newTraceFrame(h, nil)
+	f.Header, f.Err = b[:min(n, len(b))], err
+	t.FrameRead(t.id, &f)
+}
+
+// payloadRead takes the next piece of the payload of the reader's frame,
+// unmasked, and err if it is wrong. With the last one the frame is shown.
+func (t *connTrace) payloadRead(r *reader, p []byte, err error) {
+	t.payload = append(t.payload, p[:min(len(p), max(t.maxPayload()-len(t.payload), 0))]...)
+	t.seen += uint64(len(p))
+	whole := t.seen == r.h.length
+	if err == nil && whole && r.h.fin && r.opcode == opText && !r.compressed && !r.utf8.complete() {
+		err = errNotUTF8 // which endMessage will find
+	}
+	if whole || err != nil {
+		t.frameRead(r.h, err)
+	}
+}
+
+// frameSkipped shows a frame whose rest is thrown away, because of err if that
+// is not nil.
+func (t *connTrace) frameSkipped(h header, err error) {
+	if t != nil {
+		t.frameRead(h, err)
+	}
+}
+
+// frameCut shows a frame that err ended inside its payload.
+func (t *connTrace) frameCut(h header, err error) {
+	if t != nil && t.seen > 0 {
+		t.frameRead(h, err)
+	}
+}
+
+func (t *connTrace) controlRead(h header, p []byte) {
+	var err error
+	if h.opcode == opClose {
+		_, _, err = parseClosePayload(p)
+	}
+	// A control frame may come between two fragments, but not inside a frame,
+	// so nothing is overwritten here.
+	t.payload, t.seen = append(t.payload[:0], t.clip(p)...), uint64(len(p))
+	t.frameRead(h, err)
+}
+
+// frameRead shows the frame whose header is h.
+func (t *connTrace) frameRead(h header, err error) {
+	p, seen := t.payload, t.seen
+	t.payload, t.seen = p[:0], 0
+	if t.FrameRead == nil {
+		return
+	}
+	f := newTraceFrame(h, p)
+	f.Seen, f.Err = seen, err
+	var b [maxHeaderLen]byte
+	f.Header = appendHeader(b[:0], h) // the only form that parseHeader lets pass
+	if h.masked {
+		t.wire = append(t.wire[:0], f.Payload...)
+		mask(t.wire, h.key, 0)
+		f.Wire = t.wire
+	}
+	t.FrameRead(t.id, &f)
+}
+
+func (t *connTrace) frameWritten(h header, p []byte) {
+	if t.FrameWritten == nil {
+		return
+	}
+	var b [maxHeaderLen]byte
+	f := newTraceFrame(h, t.clip(p))
+	f.Header, f.Seen = appendHeader(b[:0], h), h.length
+	t.FrameWritten(t.id, &f)
+}
+
+// framedWritten is frameWritten of a whole frame.
+func (t *connTrace) framedWritten(frame []byte) {
+	if h, n, err := parseHeader(frame); err == nil && n > 0 {
+		t.frameWritten(h, frame[n:])
+	}
+}
