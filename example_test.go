@@ -318,14 +318,11 @@ func ExampleServer_Shutdown() {
 	select {}
 }
 
-// The counters as JSON at /debug/vars of net/http's default mux.
 func ExampleServer_Stats() {
 	opened := make(chan bool)
 	s := &websocket.Server{Handler: websocket.Events{
 		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
 	}}
-	expvar.Publish("websocket", expvar.Func(func() any { return s.Stats() }))
-
 	addr, stop := serve(s)
 	defer stop()
 	c := dial(addr, "/")
@@ -333,6 +330,36 @@ func ExampleServer_Stats() {
 	fmt.Println(s.Stats().Open, "open,", s.Stats().Accepted, "accepted")
 	c.close(websocket.CloseNormal, "")
 	// Output: 1 open, 1 accepted
+}
+
+// The counters as JSON, at /debug/vars of http.DefaultServeMux.
+func ExampleServer_Expvar() {
+	s := &websocket.Server{Handler: websocket.Events{}}
+	expvar.Publish("websocket", s.Expvar())
+	var counters struct{ Accepted int }
+	fmt.Println(json.Unmarshal([]byte(expvar.Get("websocket").String()), &counters), counters.Accepted)
+	// Output: <nil> 0
+}
+
+// The counters for Prometheus, on a port that only the monitoring can reach.
+func ExampleServer_MetricsHandler() {
+	s := &websocket.Server{Handler: websocket.Events{}}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.MetricsHandler())
+	web := httptest.NewServer(mux) // http.ListenAndServe("10.0.0.1:9090", mux)
+	defer web.Close()
+
+	resp, err := web.Client().Get(web.URL + "/metrics")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	fmt.Print(string(text[:strings.Index(string(text), "# HELP websocket_parked")]))
+	// Output:
+	// # HELP websocket_connections Open connections.
+	// # TYPE websocket_connections gauge
+	// websocket_connections 0
 }
 
 func ExampleServer_Conns() {
