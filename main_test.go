@@ -305,8 +305,13 @@ func (p *peer) wantClose(code CloseCode, reason string) {
 }
 
 // wantEnd wants the stream's end, and not a reset, and closes the peer's side.
+// A pipe has no end of one direction, so there the peer just goes.
 func (p *peer) wantEnd() {
 	p.Helper()
+	if p.nc.LocalAddr().Network() == "pipe" {
+		p.nc.Close()
+		return
+	}
 	for {
 		if err := p.receive(); err == io.EOF {
 			break
