@@ -218,6 +218,8 @@ const (
 	batchSize = 16 << 10 // one read, one write
 	aheadSize = 64 << 10 // the most that is allocated ahead of what has come
 
+	beyondLimit = 128 << 10 // of a message's buffer, over MaxMessageSize
+
 	minBufferBits = 8
 	maxBufferBits = 24 // larger ones are left to the garbage collector
 )

@@ -55,9 +55,9 @@ func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
 // r.msg. After a deadline what had come is kept for the next read.
 func (c *Conn) gather() ([]byte, error) {
 	r := &c.read
-	p := append(r.growPooled(nil, len(r.partial)), r.partial...)
+	p := append(c.growPooled(nil, len(r.partial)), r.partial...)
 	r.partial = nil
-	p, err := c.assemble(p, 0, r.growPooled)
+	p, err := c.assemble(p, 0, c.growPooled)
 	if err != nil && isTimeout(err) {
 		r.partial = append([]byte(nil), p...)
 	}

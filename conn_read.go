@@ -107,7 +107,7 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	if ok || err != nil {
 		return MessageType(r.opcode), p, err
 	}
-	p, err = c.assemble(nil, 0, r.growPooled)
+	p, err = c.assemble(nil, 0, c.growPooled)
 	return MessageType(r.opcode), p, err
 }
 
@@ -329,13 +329,22 @@ type growFunc func(b []byte, n int) []byte
 
 func growSlice(b []byte, n int) []byte { return slices.Grow(b, n) }
 
-// growPooled is a growFunc whose memory is that of r.msg.
-func (r *reader) growPooled(b []byte, n int) []byte {
+// growPooled is a growFunc whose memory is that of r.msg. The pools' sizes are
+// powers of two; where that would go far beyond the largest message there can
+// be, a buffer of that size does, though no pool takes it back.
+func (c *Conn) growPooled(b []byte, n int) []byte {
 	if cap(b)-len(b) >= n {
 		return b
 	}
-	next := getBuffer(len(b) + n)
+	var next *buffer
+	size, limit := len(b)+n, c.u.maxMessageSize()
+	if uint64(1)<<bitLen(size-1) > limit+beyondLimit {
+		next = &buffer{b: make([]byte, max(uint64(size), limit))} // compressed, it may be a bit larger
+	} else {
+		next = getBuffer(size)
+	}
 	b = append(next.b[:0], b...)
+	r := &c.read
 	if r.msg != nil {
 		putBuffer(r.msg)
 	}

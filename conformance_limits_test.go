@@ -1,0 +1,125 @@
+package websocket
+
+import (
+	"math"
+	"runtime"
+	"testing"
+)
+
+// fragmentsOf is the beginning of a message: n frames with the payloads that
+// payload gives.
+func fragmentsOf(n int, payload func(i int) string) (stream []byte) {
+	for i := range n {
+		f := vectorFrame{key: []byte{1, 2, 3, 4}, form: 7}
+		if i == 0 {
+			f.opcode = 0x2
+		}
+		f.payload = []byte(payload(i))
+		f.length = uint64(len(f.payload))
+		stream = f.appendTo(stream)
+	}
+	return stream
+}
+
+// A message of a million fragments is refused for their number, at the frame
+// that is one too many and not before, and in the memory of a small one.
+func TestTinyFragments(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		n       int
+		payload func(i int) string
+		taken   int // frames before the refusal
+	}{
+		{"900,000 of one byte", 900_000, func(int) string { return "x" }, 65536},
+		{"a million without any", 1_000_000, func(int) string { return "" }, 64},
+		{"a byte behind each 64 without any", 900_000, func(i int) string { return "x"[min(i%65, 1):] }, 65536},
+	} {
+		stream := fragmentsOf(test.n, test.payload)
+		taken := len(fragmentsOf(test.taken, test.payload))
+		for _, w := range servings {
+			v := &conformanceCase{name: test.name}
+			s := &scriptConn{
+				pieces: [][]byte{[]byte(conformanceRequest), stream[:taken], stream[taken:]},
+				waits:  checkHeld(t, v),
+			}
+			o := w.run(t, v, s)
+			want := []wireFrame{{0x8, []byte("\x03\xf0" + anyReason)}}
+			if err := o.compare(nil, want, "refused 1008"); err != nil {
+				t.Errorf("%s: %v: %v", test.name, w, err)
+			}
+			if answered := s.out[:s.atLast]; answered[len(answered)-1] != '\n' {
+				t.Errorf("%s: %v: refused before frame %d", test.name, w, test.taken+1)
+			}
+		}
+	}
+}
+
+// allocated returns what serving these bytes allocates, at the least of some
+// runs: a pool may be empty by chance.
+func (w serving) allocated(t *testing.T, v *conformanceCase) uint64 {
+	least := uint64(math.MaxUint64)
+	for range 10 {
+		var before, after runtime.MemStats
+		s := &scriptConn{quiet: true, pieces: [][]byte{[]byte(conformanceRequest), v.in}}
+		runtime.ReadMemStats(&before)
+		w.run(t, v, s)
+		runtime.ReadMemStats(&after)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	return least
+}
+
+// A length that was only declared costs nothing when it is refused, and 64 KiB
+// ahead of what has come when it isn't.
+func TestDeclaredLength(t *testing.T) {
+	const slack = 32 << 10 // buffers that the race detector keeps out of the pools
+	for _, test := range []struct {
+		declared uint64
+		come     int
+		want     uint64
+	}{
+		{1 << 62, 0, 0},
+		{1<<63 - 1, 1000, 0},
+		{1<<20 + 1, 0, 0},
+		{1 << 20, 0, 64 << 10},
+		{1 << 20, 1, 64 << 10},
+		{1 << 20, 5000, 64 << 10},
+		{1 << 20, 64 << 10, 64<<10 + 128<<10},
+		{1 << 20, 300_000, 64<<10 + 128<<10 + 256<<10 + 512<<10},
+	} {
+		f := vectorFrame{bits: 0x80, key: make([]byte, 4), form: 7, length: test.declared}
+		f.opcode, f.payload = 0x2, make([]byte, test.come)
+		v := &conformanceCase{name: "declared", in: f.appendTo(nil)}
+		for _, w := range servings {
+			w.interrupt = false
+			none := w.allocated(t, &conformanceCase{in: []byte{0x88, 0x80, 0, 0, 0, 0}})
+			got := w.allocated(t, v)
+			if got > none+test.want+slack {
+				t.Errorf("%v: %d bytes declared, %d come: %d bytes allocated, want at most %d",
+					w, test.declared, test.come, got-none, test.want+slack)
+			}
+		}
+	}
+}
+
+// A message as large as may be, in one frame or in many, stays within the
+// limit plus 256 KiB, whatever the limit.
+func TestMemoryOfLargeMessages(t *testing.T) {
+	for _, limit := range []int{70_000, 1 << 20, 1_100_000, 3_000_000} {
+		v := &conformanceCase{name: "large", closes: true, code: 1000}
+		v.u.MaxMessageSize = int64(limit)
+		f := vectorFrame{bits: 0x80, key: []byte{1, 2, 3, 4}, form: 7, length: uint64(limit)}
+		f.opcode, f.payload = 0x2, make([]byte, limit)
+		kilobyte := string(make([]byte, 1000))
+		for _, in := range [][]byte{f.appendTo(nil), fragmentsOf(limit/1000, func(int) string { return kilobyte })} {
+			for _, w := range servings[:2] {
+				s := &scriptConn{quiet: true, pieces: inPiecesOf([]byte(conformanceRequest+string(in)), 1460)}
+				s.waits = checkHeld(t, v)
+				v.in = in
+				if o := w.run(t, v, s); o.end != "lost" || len(o.faults) > 0 {
+					t.Errorf("limit %d, %v: end %s, faults %v; want lost, none", limit, w, o.end, o.faults)
+				}
+			}
+		}
+	}
+}
