@@ -303,7 +303,7 @@ func (s *scriptConn) next(size int) ([]byte, error) {
 	if len(s.pieces) == 0 {
 		return nil, io.EOF
 	}
-	if len(s.pieces) == 1 {
+	if len(s.pieces) == 1 && s.atLast == 0 {
 		s.atLast = len(s.out)
 	}
 	p := s.pieces[0]
