@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -316,5 +317,27 @@ func TestTLSCallbackPanics(t *testing.T) {
 	lines := book.all()
 	if len(lines) == 0 || !strings.Contains(lines[0], "no certificate") || !strings.Contains(lines[0], "TestTLSCallbackPanics") {
 		t.Errorf("the log says %q, want the panic and its stack", lines)
+	}
+}
+
+// A 101 that the deadline stops has been counted by TLS. An alert behind it
+// would be the record after one that never came, and look like an attack.
+func TestTLSDeadlineStops101(t *testing.T) {
+	server, client := tcpPair(t)
+	u := &Upgrader{OnUpgrade: func(*http.Request, http.Header) error {
+		return server.SetWriteDeadline(time.Unix(1, 0))
+	}}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := u.Upgrade(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{testCertificate()}}))
+		done <- err
+	}()
+	p := newPeer(t, tls.Client(client, clientTLS()))
+	p.send([]byte(peerRequest))
+	if err := p.receive(); err != io.EOF && err != io.ErrUnexpectedEOF {
+		t.Errorf("the client read %q, then %v; want the stream's end", p.in, err)
+	}
+	if err := <-done; !isTimeout(errors.Unwrap(err)) {
+		t.Errorf("Upgrade = %v, want one that a deadline caused", err)
 	}
 }

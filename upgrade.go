@@ -254,7 +254,7 @@ func endHandshake(nc net.Conn, err error, extra http.Header, t *connTrace) error
 		nc.Write(head)
 		linger(nc)
 	} else {
-		nc.Close()
+		cutConn(nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
 	}
 	t.closed(err)
 	return err
