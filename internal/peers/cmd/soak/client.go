@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long anything may take that has to happen.
-const patience = 45 * time.Second
+const patience = 60 * time.Second
 
 // A client is one connection at its other end.
 type client struct {

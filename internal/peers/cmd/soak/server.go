@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rawws/websocket"
@@ -39,10 +40,10 @@ const (
 	maxMessage = 1 << 20 // what a server takes
 
 	pingInterval     = 2 * time.Second
-	pongTimeout      = 12 * time.Second
-	writeTimeout     = 6 * time.Second
-	closeTimeout     = 6 * time.Second
-	handshakeTimeout = 6 * time.Second
+	pongTimeout      = 15 * time.Second
+	writeTimeout     = 8 * time.Second
+	closeTimeout     = 10 * time.Second
+	handshakeTimeout = 15 * time.Second
 	parkAfter        = 300 * time.Millisecond
 	shutdownTimeout  = 30 * time.Second
 )
@@ -79,7 +80,7 @@ type host struct {
 	maker *ledger.Maker
 	mu    sync.Mutex // guards link
 	link  *child.Link
-	peak  int
+	peak  atomic.Int64
 }
 
 func (h *host) answer(a serverAnswer) {
@@ -152,7 +153,7 @@ func runServer(config json.RawMessage, link *child.Link) error {
 		return err
 	}
 	close(stopped)
-	f := final{Before: before, Goroutines: h.peak}
+	f := final{Before: before, Goroutines: int(h.peak.Load())}
 	h.shutdown(&f, all)
 	served.Wait()
 	f.settle()
@@ -188,7 +189,7 @@ func (h *host) watch(stopped <-chan struct{}) {
 		case <-stopped:
 			return
 		case <-t.C:
-			h.peak = max(h.peak, runtime.NumGoroutine())
+			h.peak.Store(max(h.peak.Load(), int64(runtime.NumGoroutine())))
 		}
 	}
 }
