@@ -64,34 +64,40 @@ func FuzzExtensions(f *testing.F) {
 			}
 			return
 		}
-		count := 0
-		var written []string
-		for _, e := range got {
-			line := e.name
-			tokens := isToken(e.name)
-			for _, p := range e.params {
-				line += ";" + p.name
-				if p.value != "" {
-					line += "=" + p.value
-				}
-				tokens = tokens && isToken(p.name) && (p.value == "" || isToken(p.value))
-				count++
-			}
-			count++
-			if !tokens {
-				t.Errorf("parseExtensions(%q): %+v; want tokens", values, e)
-			}
-			written = append(written, line)
-		}
-		if count == 0 || count > maxListElements {
-			t.Errorf("parseExtensions(%q): %d elements; want 1 to %d", values, count, maxListElements)
-		}
+		written := checkExtensions(t, values, got)
 		for _, again := range [][]string{written, {strings.Join(written, ", ")}, {strings.Join(values, ",")}} {
 			if same, err := parseExtensions(again); err != nil || !reflect.DeepEqual(same, got) {
 				t.Errorf("parseExtensions(%q) = %+v, %v; parseExtensions(%q) = %+v", again, same, err, values, got)
 			}
 		}
 	})
+}
+
+// checkExtensions holds that what was read of a list is made of tokens and
+// bounded, and writes it anew.
+func checkExtensions(t *testing.T, values []string, got []extension) (written []string) {
+	t.Helper()
+	count := 0
+	for _, e := range got {
+		line, tokens := e.name, isToken(e.name)
+		for _, p := range e.params {
+			line += ";" + p.name
+			if p.value != "" {
+				line += "=" + p.value
+			}
+			tokens = tokens && isToken(p.name) && (p.value == "" || isToken(p.value))
+			count++
+		}
+		count++
+		if !tokens {
+			t.Errorf("parseExtensions(%q): %+v; want tokens", values, e)
+		}
+		written = append(written, line)
+	}
+	if count == 0 || count > maxListElements {
+		t.Errorf("parseExtensions(%q): %d elements; want 1 to %d", values, count, maxListElements)
+	}
+	return written
 }
 
 func TestByteClasses(t *testing.T) {
