@@ -16,6 +16,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ func TestParseFlags(t *testing.T) {
 		want string // in the error; none when empty
 	}{
 		{"", ""},
-		{"-addr :0 -max-message 100 -blocking -quiet -origin a.example -origin *.b.example", ""},
+		{"-addr :0 -max-message 100 -blocking -quiet -trace -origin a.example -origin *.b.example", ""},
 		{"-tls-self-signed", ""},
 		{"9001", "unexpected argument"},
 		{"-max-message 0", "at least 1"},
@@ -90,6 +91,47 @@ func TestServe(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTrace(t *testing.T) {
+	var b syncBuffer
+	log.SetOutput(&b)
+	defer log.SetOutput(io.Discard)
+	nc := start(t, "-trace")()
+	r := bufio.NewReader(nc)
+	upgrade(t, nc, r)
+	io.WriteString(nc, "\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58") // section 5.7
+	if _, err := io.ReadFull(r, make([]byte, 7)); err != nil {
+		t.Fatal(err)
+	}
+	got := b.String()
+	for _, want := range []string{
+		"trace #1 accepted by " + nc.RemoteAddr().String() + " from " + nc.LocalAddr().String(),
+		"| GET / HTTP/1.1\n",
+		"SHA-1    b37a4f2cc0624f1690f64606cf385945b2bec4ea\n",
+		"masked   7f 9f 4d 51 58\n     payload  48 65 6c 6c 6f\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the trace lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func TestMaxMessage(t *testing.T) {

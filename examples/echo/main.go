@@ -38,6 +38,7 @@ type options struct {
 	reusePort  bool
 	origins    []string
 	quiet      bool
+	trace      bool
 
 	tlsCert, tlsKey string
 	tlsSelfSigned   bool
@@ -60,6 +61,7 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs.BoolVar(&o.reusePort, "reuseport", false, "share the port with other processes that ask for it too, each with its own limit\n"+
 		"of descriptors; the kernel spreads the connections over them (SO_REUSEPORT, Linux)")
 	fs.BoolVar(&o.quiet, "quiet", false, "don't log connections and messages")
+	fs.BoolVar(&o.trace, "trace", false, "log what goes over the wire: handshakes, and frames bit by bit")
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "serve wss:// with the certificate chain in `FILE` (PEM)")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "the private key for -tls-cert, in `FILE` (PEM)")
 	fs.BoolVar(&o.tlsSelfSigned, "tls-self-signed", false, "serve wss:// with a certificate made in memory, for trying")

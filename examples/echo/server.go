@@ -30,6 +30,9 @@ func newServer(o *options) (*websocket.Server, error) {
 			MaxMessageSize: o.maxMessage,
 		},
 	}
+	if o.trace {
+		s.Upgrader.Trace = websocket.NewTextTrace(logWriter{})
+	}
 	if o.blocking {
 		s.Handler = websocket.HandlerFunc(e.serve)
 	}
@@ -60,6 +63,14 @@ func pages() http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		serve.ServeHTTP(w, r)
 	})
+}
+
+// A logWriter makes each event of a trace an entry of the log.
+type logWriter struct{}
+
+func (logWriter) Write(event []byte) (int, error) {
+	log.Printf("trace %s", event)
+	return len(event), nil
 }
 
 // echo is the application, in both of its forms.
