@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak
+.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak drain stuck
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -67,6 +67,16 @@ soak: CONNS ?= 5000
 soak: DUR ?= 60s
 soak:
 	$(PEERS) ./cmd/soak -dur $(DUR) -conns $(CONNS) $(if $(SEED),-seed $(SEED)) $(ARGS)
+
+# Ctrl-C of the echo example.
+drain: CONNS ?= 5000
+drain:
+	$(PEERS) ./cmd/drain -conns $(CONNS) $(ARGS)
+
+# What clients that don't read do to the others.
+stuck: CONNS ?= 1000
+stuck:
+	$(PEERS) ./cmd/stuck -conns $(CONNS) $(ARGS)
 
 manyconns: CONNS ?= 80000
 manyconns:
