@@ -20,6 +20,7 @@ const (
 	BinaryMessage MessageType = MessageType(opBinary) // any bytes
 )
 
+// String returns "text" or "binary".
 func (t MessageType) String() string { return opcode(t).String() }
 
 // A Message is a whole message with its type.

@@ -12,7 +12,8 @@ type CloseCode uint16
 
 // The registered close codes (RFC 6455, section 7.4.1, and the IANA registry).
 // CloseNoStatus, CloseAbnormal and CloseTLSHandshake never stand in a frame:
-// they report what an endpoint saw.
+// they report what an endpoint saw. Codes from 3000 to 3999 are for libraries and
+// frameworks, those from 4000 to 4999 for applications (section 7.4.2).
 const (
 	CloseNormal             CloseCode = 1000 // the purpose was fulfilled
 	CloseGoingAway          CloseCode = 1001 // a server going down, a page left
@@ -25,10 +26,10 @@ const (
 	CloseMessageTooBig      CloseCode = 1009 // over MaxMessageSize
 	CloseMandatoryExtension CloseCode = 1010 // sent by clients only
 	CloseInternalError      CloseCode = 1011 // the server failed
-	CloseServiceRestart     CloseCode = 1012
-	CloseTryAgainLater      CloseCode = 1013
-	CloseBadGateway         CloseCode = 1014
-	CloseTLSHandshake       CloseCode = 1015
+	CloseServiceRestart     CloseCode = 1012 // the server restarts: come back, not all at once
+	CloseTryAgainLater      CloseCode = 1013 // the server is overloaded
+	CloseBadGateway         CloseCode = 1014 // a gateway got a wrong answer from behind it
+	CloseTLSHandshake       CloseCode = 1015 // the TLS handshake failed
 )
 
 // sendable reports whether the code may stand in a close frame: the defined
@@ -52,6 +53,7 @@ type CloseError struct {
 	Reason string // UTF-8, at most 123 bytes
 }
 
+// Error names the code and quotes the reason.
 func (e *CloseError) Error() string {
 	if e.Reason == "" {
 		return fmt.Sprintf("websocket: peer closed with %d", e.Code)
@@ -62,11 +64,12 @@ func (e *CloseError) Error() string {
 // A ProtocolError is a rule that the peer broke: what was received, the close
 // code it was told, and the section that holds the rule.
 type ProtocolError struct {
-	Code    CloseCode
-	Reason  string
-	Section string // as in "RFC 6455, section 5.5"; empty for a limit of ours
+	Code    CloseCode // that the peer is told
+	Reason  string    // what was received; the close frame carries it too
+	Section string    // as in "RFC 6455, section 5.5"; empty for a limit of ours
 }
 
+// Error gives the reason and the section.
 func (e *ProtocolError) Error() string {
 	if e.Section == "" {
 		return "websocket: " + e.Reason
@@ -82,10 +85,11 @@ func (e *ProtocolError) Is(target error) bool {
 // A HandshakeError is an upgrade that was refused, with the status of the HTTP
 // answer. OnUpgrade may return one to choose the status and the line of text.
 type HandshakeError struct {
-	Status int
-	Reason string
+	Status int    // of HTTP, 300 to 599 but 304; another is sent as 500
+	Reason string // one line, for the client to read
 }
 
+// Error gives the status and the reason.
 func (e *HandshakeError) Error() string {
 	return fmt.Sprintf("websocket: refused with %d %s: %s", e.Status, http.StatusText(e.Status), e.Reason)
 }
@@ -99,6 +103,7 @@ const (
 	SidePeer               // the client, or the network before it
 )
 
+// String returns "server" or "peer".
 func (s Side) String() string {
 	if s == SidePeer {
 		return "peer"
@@ -129,6 +134,7 @@ type EndError struct {
 	reason string
 }
 
+// Error tells the cause, and for a close of ours the code.
 func (e *EndError) Error() string {
 	switch {
 	case e.Err != net.ErrClosed:

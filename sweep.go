@@ -98,7 +98,7 @@ func (k *keepAlive) pong(p []byte, t *totals) {
 
 var (
 	errPongTimeout  = fmt.Errorf("websocket: no pong and no other byte within PongTimeout: %w", os.ErrDeadlineExceeded)
-	errWriteTimeout = fmt.Errorf("websocket: the peer took nothing for WriteTimeout: %w", os.ErrDeadlineExceeded)
+	errWriteTimeout = fmt.Errorf("websocket: the peer took longer than WriteTimeout for a write: %w", os.ErrDeadlineExceeded)
 	errMaxLifetime  = fmt.Errorf("websocket: open for MaxLifetime: %w", os.ErrDeadlineExceeded)
 	errIdle         = fmt.Errorf("websocket: no message for IdleTimeout: %w", os.ErrDeadlineExceeded)
 	errNoReader     = errors.New("websocket: nobody read the answer to our close frame")

@@ -68,7 +68,8 @@ type Upgrader struct {
 	PongTimeout time.Duration
 	// WriteTimeout is how long one write, of a message or a batch of them, may
 	// wait for the peer before the connection is cut; 10 s by default. The whole
-	// of a large message has to be taken in that time.
+	// of a large message has to be taken in that time; NextWriter's frames have it
+	// each.
 	WriteTimeout time.Duration
 	// CloseTimeout bounds the closing handshake; 5 s by default. It can't be
 	// switched off.
