@@ -3,6 +3,8 @@ module github.com/rawws/websocket/internal/peers
 go 1.26
 
 require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
 	github.com/coder/websocket v1.8.15
 	github.com/fasthttp/websocket v1.5.12
 	github.com/gobwas/ws v1.5.0
@@ -11,6 +13,8 @@ require (
 	github.com/valyala/fasthttp v1.58.0
 	golang.org/x/sys v0.40.0
 )
+
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 
 require (
 	github.com/andybalholm/brotli v1.1.1 // indirect

@@ -1,0 +1,123 @@
+package browser
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// quote makes a JavaScript string of text. JSON's strings are some.
+func quote(text string) string { return strconv.QuoteToGraphic(text) }
+
+// The echo page, by hand: texts, a file, a round trip, the end from both sides.
+func TestEchoPage(t *testing.T) {
+	for name, args := range map[string][]string{"events": nil, "blocking": {"-blocking"}} {
+		t.Run(name, func(t *testing.T) {
+			addr := freeAddr(t)
+			echo := start(t, addr, build(t, root, "./examples/echo"), append(args, "-addr", addr)...)
+			b := visit(t, echo.url)
+			last := func(kind, detail string) {
+				b.Helper()
+				b.wait(`(row => row?.matches(".` + kind + `") && row.innerText.includes(` + quote(detail) + `))(document.querySelector("#events li:last-child"))`)
+			}
+			b.click("#connect-button")
+			b.wait(`document.getElementById("state").value === "open"`)
+			last("open", "ws://"+addr+"/")
+			for _, text := range []string{"hello", "Ελληνικά кириллица עברית العربية 漢字 かな 한국어", "👩‍🚀🏳️‍🌈"} {
+				b.write("#text", text)
+				last("message", text)
+				last("message", "as sent")
+			}
+			file := filepath.Join(t.TempDir(), "megabyte")
+			if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.do("choose the file", chromedp.SetUploadFiles(chromedp.CSS("#file"), []string{file}))
+			b.click("#send-file button")
+			last("message", "binary, 1,048,576 bytes, as sent")
+			b.click("#round-trip button")
+			last("message", "round trip")
+			b.click("#close button")
+			last("close", "code 1000 (normal), clean")
+			b.wait(`document.getElementById("state").value === "closed"`)
+
+			b.click("#connect-button")
+			last("open", "ws://"+addr+"/")
+			echo.terminate()
+			last("close", "code 1001 (going away), clean")
+			b.click("#connect-button")
+			last("close", "code 1006 (no close frame), not clean")
+		})
+	}
+}
+
+// A person enters a room of the chat, as somebody who was never there.
+func enter(t *testing.T, url, name string) *tab {
+	t.Helper()
+	b := visit(t, url)
+	b.wait(`document.getElementById("who").open`)
+	b.write("#name", name)
+	b.wait(`document.getElementById("state").value === ` + quote("as "+name))
+	return b
+}
+
+func (b *tab) say(line string) {
+	b.Helper()
+	b.write("#text", line)
+}
+
+// reads waits until the conversation's last line is this.
+func (b *tab) reads(name, line string) {
+	b.Helper()
+	b.wait(`(row => row?.querySelector(".name")?.innerText === ` + quote(name) + ` && row.querySelector(".text").innerText === ` +
+		quote(line) + `)([...document.querySelectorAll("#lines li:not(.notice)")].at(-1))`)
+}
+
+// meets waits until these people are here, and no others.
+func (b *tab) meets(names string) {
+	b.Helper()
+	b.wait(`[...document.querySelectorAll("#here bdi")].map(e => e.innerText).join() === ` + quote(names))
+}
+
+// Two browsers talk, lose their server and find it again by themselves.
+func TestChatPage(t *testing.T) {
+	addr, binary := freeAddr(t), build(t, root, "./examples/chat")
+	chat := start(t, addr, binary, "-addr", addr)
+	ada := enter(t, chat.url, "Ada")
+	bob := enter(t, chat.url, "Боб")
+	ada.meets("Ada,Боб")
+	bob.meets("Ada,Боб")
+	ada.say("hello 👋")
+	bob.reads("Ada", "hello 👋")
+	bob.say("<b>привет</b> עברית")
+	ada.reads("Боб", "<b>привет</b> עברית")
+
+	carol := enter(t, chat.url+"room/other", "Carol")
+	carol.meets("Carol")
+	carol.say("anybody here?")
+	carol.reads("Carol", "anybody here?")
+
+	for how, end := range map[string]func(*program){"terminated": (*program).terminate, "killed": (*program).kill} {
+		t.Logf("the server is %s", how)
+		end(chat)
+		for _, b := range []*tab{ada, bob, carol} {
+			b.wait(`!document.getElementById("trouble").hidden && document.getElementById("send").disabled`)
+		}
+		chat = start(t, addr, binary, "-addr", addr)
+		ada.meets("Ada,Боб")
+		bob.meets("Ada,Боб")
+		ada.wait(`document.getElementById("trouble").hidden`)
+		bob.wait(`document.getElementById("trouble").hidden`)
+		ada.say("still there, though " + how + "?")
+		bob.reads("Ada", "still there, though "+how+"?")
+		carol.meets("Carol")
+	}
+	if err := chromedp.Cancel(bob.ctx); err != nil {
+		t.Errorf("closing the tab: %v", err)
+	}
+	ada.meets("Ada")
+	chat.terminate()
+}
