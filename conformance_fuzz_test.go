@@ -23,6 +23,9 @@ type referenceServer struct {
 	closing   bool // the server has closed
 	inMessage bool
 	text      bool
+	deflated  bool   // the message
+	window    []byte // what the client has sent, if its context is kept
+	wrongToo  bool   // a message is too large, and wrong as well
 	message   []byte
 	size      uint64 // of the message's frames, as declared
 	fragments int
@@ -30,7 +33,7 @@ type referenceServer struct {
 	controls  int
 }
 
-func reference(v *conformanceCase, stream []byte) *outcome {
+func reference(v *conformanceCase, stream []byte) *referenceServer {
 	r := &referenceServer{vector: v, limit: 1 << 20, maxFragments: 65536, maxControls: 1000}
 	if v.u.MaxMessageSize > 0 {
 		r.limit = uint64(v.u.MaxMessageSize)
@@ -44,7 +47,7 @@ func reference(v *conformanceCase, stream []byte) *outcome {
 	for !r.over {
 		stream = r.frame(stream)
 	}
-	return &r.outcome
+	return r
 }
 
 // ended is the end of the reference; a refusal is told without its section.
@@ -70,10 +73,13 @@ func (r *referenceServer) frame(b []byte) []byte {
 	if len(b) < 2 {
 		return r.ended("lost")
 	}
-	fin, opcode, n := b[0]&0x80 != 0, b[0]&0x0F, uint64(b[1]&0x7F)
+	b0 := b[0]
+	fin, opcode, n := b0&0x80 != 0, b0&0x0F, uint64(b[1]&0x7F)
 	control := opcode >= 0x8
 	switch {
-	case b[0]&0x70 != 0, b[1]&0x80 == 0, opcode > 0x2 && opcode < 0x8, opcode > 0xA:
+	case b[0]&0x30 != 0, b[1]&0x80 == 0, opcode > 0x2 && opcode < 0x8, opcode > 0xA:
+		return r.refused(1002)
+	case b[0]&0x40 != 0 && (!r.vector.deflates() || control || opcode == 0):
 		return r.refused(1002)
 	case control && (!fin || n > 125):
 		return r.refused(1002)
@@ -111,6 +117,9 @@ func (r *referenceServer) frame(b []byte) []byte {
 			return r.ended("lost")
 		}
 		return r.control(opcode, p, rest)
+	}
+	if opcode != 0 {
+		r.deflated = b0&0x40 != 0
 	}
 	return r.data(opcode, fin, n, p, whole, rest)
 }
@@ -160,11 +169,11 @@ func (r *referenceServer) data(opcode byte, fin bool, n uint64, p []byte, whole 
 	if r.fragments > r.maxFragments || r.empties > 64 {
 		return r.refused(1008)
 	}
-	if r.size += n; r.size > r.limit {
+	if r.size += n; r.size > r.wireLimit() {
 		return r.refused(1009)
 	}
 	r.message = append(r.message, p...)
-	if r.text && !r.closing && !mayBecomeUTF8(r.message) {
+	if r.text && !r.deflated && !r.closing && !mayBecomeUTF8(r.message) {
 		return r.refused(1007)
 	}
 	if !whole {
@@ -190,6 +199,11 @@ func mayBecomeUTF8(p []byte) bool {
 func (r *referenceServer) deliver(rest []byte) []byte {
 	if r.closing {
 		return rest
+	}
+	if r.deflated {
+		if code := r.inflate(); code != 0 {
+			return r.refused(code)
+		}
 	}
 	if r.text && !utf8.Valid(r.message) {
 		return r.refused(1007)
@@ -238,8 +252,9 @@ func TestConformancePrefixes(t *testing.T) {
 		for _, at := range cutsOf(len(v.in)) {
 			want := reference(&v, v.in[:at])
 			for _, w := range servings[:2] {
-				o := w.run(t, &v, &scriptConn{pieces: [][]byte{[]byte(conformanceRequest + string(v.in[:at]))}})
+				o := w.run(t, &v, &scriptConn{pieces: [][]byte{[]byte(v.request() + string(v.in[:at]))}})
 				o.end = withoutSection(o.end)
+				want.allow(o)
 				if err := o.compare(want.messages, want.answers, want.end); err != nil {
 					t.Errorf("case %s: %v, gone after %d bytes, % x: %v", v.name, w, at, v.in[:min(at, 100)], err)
 				}
@@ -363,6 +378,7 @@ func FuzzConn(f *testing.F) {
 			t.Errorf("%v, pieces of % d, not as Events in one: % x: %v", w, sizes, v.in, err)
 		}
 		whole.end = withoutSection(whole.end)
+		want.allow(whole)
 		if err := whole.compare(want.messages, want.answers, want.end); err != nil {
 			t.Errorf("in one piece: % x: %v", v.in, err)
 		}

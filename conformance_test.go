@@ -233,7 +233,7 @@ func checkOnServer(t *testing.T, name string, e *vectorEcho, h Handler, dial fun
 func talk(client net.Conn, v *conformanceCase) (out []byte, err error) {
 	sent := make(chan error, 1)
 	go func() {
-		_, err := io.WriteString(client, conformanceRequest+string(v.in))
+		_, err := io.WriteString(client, v.request()+string(v.in))
 		if cw, ok := client.(closeWriter); ok && v.eof && err == nil {
 			err = cw.CloseWrite()
 		}
@@ -488,7 +488,7 @@ func cutsOf(n int) (cuts []int) {
 // and the first frames come together.
 func TestConformanceSplits(t *testing.T) {
 	for _, v := range loadConformance(t) {
-		stream := []byte(conformanceRequest + string(v.in))
+		stream := []byte(v.request() + string(v.in))
 		for _, w := range servings {
 			check := func(what string, at int, pieces [][]byte) {
 				o := w.run(t, &v, &scriptConn{pieces: pieces})
@@ -497,7 +497,7 @@ func TestConformanceSplits(t *testing.T) {
 				}
 			}
 			for _, at := range cutsOf(len(v.in)) {
-				check("cut at", at, cutInTwo(stream, len(conformanceRequest)+at))
+				check("cut at", at, cutInTwo(stream, len(v.request())+at))
 			}
 			for _, n := range []int{1, 7, 1460} {
 				if len(stream)/n < 3000 {
@@ -534,7 +534,7 @@ func TestConformanceSharp(t *testing.T) {
 		}
 		sharp++
 		for _, w := range servings {
-			pieces := [][]byte{[]byte(conformanceRequest), v.in[:len(v.in)-1], v.in[len(v.in)-1:]}
+			pieces := [][]byte{[]byte(v.request()), v.in[:len(v.in)-1], v.in[len(v.in)-1:]}
 			s := &scriptConn{pieces: pieces}
 			w.run(t, &v, s)
 			_, before, _ := bytes.Cut(s.out[:s.atLast], []byte("\r\n\r\n"))

@@ -16,10 +16,13 @@ import (
 	"unicode/utf8"
 )
 
-// A conformanceCase is a case of testdata/conformance.txt, which describes them.
+// A conformanceCase is a case of testdata/conformance.txt, which describes
+// them, or of conformance_deflate.txt.
 type conformanceCase struct {
 	name     string
 	u        Upgrader
+	offer    string // of extensions
+	declined bool   // the offer is not agreed to
 	in       []byte // what the client sends behind the handshake
 	eof      bool   // and then its stream ends
 	sharp    bool   // the last byte of in decides
@@ -243,6 +246,12 @@ func (c *conformanceCase) parseLine(line string) error {
 	switch kind {
 	case "sharp":
 		c.sharp = true
+	case "deflate":
+		c.deflate(rest)
+	case "declined":
+		c.declined = true
+	case "takeover":
+		c.u.Compression.ContextTakeover = true
 	case "limit", "fragments", "control-rate":
 		n, err := strconv.Atoi(rest)
 		switch kind {
@@ -354,7 +363,12 @@ func endWords(err error) string {
 // case without input or end, and when there is no case.
 func loadConformance(tb testing.TB) []conformanceCase {
 	tb.Helper()
-	text, err := os.ReadFile("testdata/conformance.txt")
+	return append(loadCases(tb, "testdata/conformance.txt"), loadCases(tb, "testdata/conformance_deflate.txt")...)
+}
+
+func loadCases(tb testing.TB, file string) []conformanceCase {
+	tb.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -391,7 +405,7 @@ func loadConformance(tb testing.TB) []conformanceCase {
 		}
 	}
 	if len(cases) == 0 {
-		tb.Fatal("conformance.txt holds no case")
+		tb.Fatalf("%s holds no case", file)
 	}
 	return cases
 }

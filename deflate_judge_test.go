@@ -15,11 +15,13 @@ type judge struct {
 	stream   int // where the stream of blocks begins in out
 	finals   int // final blocks before it
 	farthest int
+	most     int // where out may end; 0 for anywhere
 }
 
 var (
 	errJudgeCut   = errors.New("cut short")
 	errJudgeWrong = errors.New("not a DEFLATE stream")
+	errJudgeMost  = errors.New("more than is wanted")
 )
 
 // bits takes n bits, the first being the lowest.
@@ -88,6 +90,7 @@ func (j *judge) stored() error {
 	}
 	begin := j.bit / 8
 	if begin+n > len(j.in) {
+		j.out = append(j.out, j.in[begin:]...)
 		return errJudgeCut
 	}
 	j.out = append(j.out, j.in[begin:begin+n]...)
@@ -219,6 +222,8 @@ func (j *judge) codes(literalLengths, distanceLengths []int) error {
 	for {
 		s, err := j.symbol(literals)
 		switch {
+		case j.most > 0 && len(j.out) > j.most:
+			return errJudgeMost
 		case err != nil:
 			return err
 		case s < 256:

@@ -139,7 +139,8 @@ func (in *inflater) read(b []byte) (int, error) {
 	return n, err
 }
 
-// inflate goes on over final blocks: a sender may use them anywhere in a
+// inflate tells an error with what came out before it, which may be too much
+// already. It goes on over final blocks: a sender may use them anywhere in a
 // message (RFC 7692, section 7.2.1). Behind one begins a stream of its own,
 // which refers to nothing before it.
 func (in *inflater) inflate(b []byte) (n int, err error) {
@@ -162,9 +163,9 @@ func (in *inflater) inflate(b []byte) (n int, err error) {
 	case nil:
 		return n, nil
 	case flate.CorruptInputError, flate.InternalError:
-		return 0, errInflateCorrupt(err)
+		return n, errInflateCorrupt(err)
 	}
-	return 0, err
+	return n, err
 }
 
 // A feed is what a flate.Reader reads the payload from: byte by byte, as it

@@ -1,0 +1,77 @@
+package websocket
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// deflate makes the case one of a client that offers permessage-deflate. The
+// threshold keeps the echoes plain, so that a case can tell them byte by byte;
+// compressed ones are judged in deflate_test.go and conn_deflate_test.go.
+func (c *conformanceCase) deflate(offer string) {
+	c.offer = offer
+	c.u.Compression = &Compression{Threshold: math.MaxInt}
+}
+
+// deflates reports whether the client may compress.
+func (c *conformanceCase) deflates() bool { return c.u.Compression != nil && !c.declined }
+
+// request is what the client sends before the frames.
+func (c *conformanceCase) request() string {
+	if c.offer == "" {
+		return conformanceRequest
+	}
+	return strings.TrimSuffix(conformanceRequest, "\r\n") + "Sec-WebSocket-Extensions: " + c.offer + "\r\n\r\n"
+}
+
+// wireLimit is that of the payload, as it is on the wire.
+func (r *referenceServer) wireLimit() uint64 {
+	if r.deflated {
+		return 2*r.limit + 1024
+	}
+	return r.limit
+}
+
+// allow takes for right that of a message that is both too large and wrong the
+// other was told. What is at fault first can't be said in the middle of a block.
+func (r *referenceServer) allow(got *outcome) {
+	if !r.wrongToo || got.end != "refused 1007" && got.end != "refused 1009" || r.closing {
+		return
+	}
+	r.end = got.end
+	last := &r.answers[len(r.answers)-1]
+	if code := got.end[len("refused "):]; code == "1007" {
+		last.payload = []byte("\x03\xef" + anyReason)
+	} else {
+		last.payload = []byte("\x03\xf1" + anyReason)
+	}
+}
+
+// inflate is what must become of a compressed message: what came out before it
+// is found to be wrong counts, in its order.
+func (r *referenceServer) inflate() CloseCode {
+	begin := len(r.window)
+	j := judge{in: r.message, out: slices.Clone(r.window), most: begin + int(r.limit)}
+	err := j.message()
+	r.message = j.out[begin:]
+	invalid := err != nil || r.text && !utf8.Valid(r.message)
+	r.wrongToo = invalid && uint64(len(r.message)) > r.limit
+	switch {
+	case r.text && !mayBecomeUTF8(r.message[:min(uint64(len(r.message)), r.limit)]):
+		return 1007
+	case uint64(len(r.message)) > r.limit:
+		return 1009
+	case err != nil:
+		return 1007
+	}
+	if r.vector.u.Compression.ContextTakeover && !strings.Contains(r.vector.offer, "client_no_context_takeover") {
+		size := 32768
+		if strings.Contains(r.vector.offer, "client_max_window_bits=8") {
+			size = 256
+		}
+		r.window = j.out[max(0, len(j.out)-size):]
+	}
+	return 0
+}
