@@ -212,10 +212,11 @@ func (c *Conn) finish(e *EndError) {
 }
 
 // cutConn closes a socket at once. A tls.Conn would try to send an alert, and
-// could wait for that.
+// could wait for that, so what lies under it comes first; but it is closed too,
+// since a connection around it may count on that.
 func cutConn(nc net.Conn) {
 	if inner, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = inner.NetConn()
+		inner.NetConn().Close()
 	}
 	nc.Close()
 }

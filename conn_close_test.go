@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -314,6 +315,33 @@ func TestRefusalReachesABusyPeer(t *testing.T) {
 	}
 	p.wantEnd()
 	wantEndError(t, <-read, EndError{By: SidePeer, Sent: CloseProtocolError}, nil)
+}
+
+// A wrappedConn is a connection around another, as those that limit or count
+// connections are.
+type wrappedConn struct {
+	net.Conn
+	closed atomic.Int64
+}
+
+func (wc *wrappedConn) NetConn() net.Conn { return wc.Conn }
+
+func (wc *wrappedConn) Close() error {
+	wc.closed.Add(1)
+	return wc.Conn.Close()
+}
+
+func TestWrappedConnIsClosed(t *testing.T) {
+	server, client := pipePair(t)
+	wc := &wrappedConn{Conn: server}
+	c, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return wc, client })
+	c.CloseNow()
+	if _, err := p.nc.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the peer read %v after CloseNow, want io.EOF", err)
+	}
+	if wc.closed.Load() == 0 {
+		t.Error("CloseNow has closed what lies under the connection and not the connection")
+	}
 }
 
 func TestErrorTexts(t *testing.T) {

@@ -255,6 +255,35 @@ func TestFlushInsideOnMessage(t *testing.T) {
 	p.want(opText, "second")
 }
 
+// The sweeper's ping and Shutdown's close frame take their place behind the
+// answers that are held back, however full the batch is.
+func TestControlFramesInABatch(t *testing.T) {
+	ping := strings.Repeat("p", maxControlPayloadLen)
+	for _, size := range []int{10, 4085} { // 28 bytes are left of 16 KiB
+		c, p, cc := connectCounted(t)
+		answer := strings.Repeat("x", size)
+		n := 0
+		serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
+			c.WriteMessage(TextMessage, []byte(answer))
+			if n++; n == 4 {
+				if !c.tryControl(opPing, []byte(ping)) {
+					t.Error("the ping found a writer at work")
+				}
+				c.Flush() // waits for the goroutine that the ping was left to
+			}
+		}})
+		p.send(bytes.Repeat(textFrame("x"), 5))
+		for range 4 {
+			p.want(opText, answer)
+		}
+		p.want(opPing, ping)
+		p.want(opText, answer)
+		if got := cc.writes.Load(); got != 2 {
+			t.Errorf("answers of %d bytes and a ping took %d writes, want 2", size, got)
+		}
+	}
+}
+
 // After Close no message is handed over, though it had come before.
 func TestNoMessageAfterClose(t *testing.T) {
 	for name, end := range map[string]func(*Conn) error{

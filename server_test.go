@@ -224,6 +224,36 @@ func TestServeAfterTheEnd(t *testing.T) {
 	}
 }
 
+// ListenAndServe is Serve on a listener of its own.
+func TestListenAndServe(t *testing.T) {
+	s := &Server{Addr: "127.0.0.1:0", Handler: echoEvents()}
+	done := make(chan error)
+	go func() { done <- s.ListenAndServe() }()
+	var addr string
+	waitFor(t, "a listener", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for ln := range s.listeners {
+			addr = ln.Addr().String()
+		}
+		return addr != ""
+	})
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(t, nc)
+	p.handshake()
+	p.wantEcho("served")
+	p.closeWith(CloseNormal, "")
+	if err := s.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if err := <-done; err != ErrServerClosed {
+		t.Errorf("ListenAndServe = %v, want %v", err, ErrServerClosed)
+	}
+}
+
 func TestListenFails(t *testing.T) {
 	ln := listen(t)
 	addr := ln.Addr().String()
