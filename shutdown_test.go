@@ -3,271 +3,420 @@ package websocket
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// answerClose answers the close frame that is to come, and sends when it came.
-func (p *peer) answerClose(code CloseCode) <-chan time.Time {
-	at := make(chan time.Time, 1)
-	go func() {
-		for {
-			h, payload, err := p.frame()
-			if err != nil {
-				p.Errorf("peer: %v; want a close frame of %d", err, code)
-				break
-			}
-			if h.opcode != opClose {
-				continue
-			}
-			if got, _, _ := parseClosePayload([]byte(payload)); got != code {
-				p.Errorf("peer: close frame of %d, want %d", got, code)
-			}
-			at <- time.Now()
-			p.nc.Write(closeFrame(code, ""))
-			for p.receive() == nil {
-			}
-			break
-		}
-		p.nc.Close()
-		close(at)
-	}()
-	return at
-}
-
-// Everybody gets 1001, the stuck one delays nobody, and Shutdown returns nil
-// after the last close, which the stuck one's is by CloseTimeout.
-func TestShutdown(t *testing.T) {
-	for name, h := range echoHandlers {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ln := newPipeListener()
-				s := &Server{Handler: h}
-				serve(t, s, ln)
-				ln.open(t) // reads nothing more
-				var told []<-chan time.Time
-				for range 20 {
-					p := ln.open(t)
-					p.wantEcho("before")
-					told = append(told, p.answerClose(CloseGoingAway))
-				}
-				synctest.Wait()
-				start := time.Now()
-				if err := s.Shutdown(context.Background()); err != nil {
-					t.Errorf("Shutdown = %v", err)
-				}
-				if got := time.Since(start); got < 5*time.Second || got > 7*time.Second {
-					t.Errorf("Shutdown returned after %v, want the stuck peer's CloseTimeout", got)
-				}
-				for i, at := range told {
-					if got := (<-at).Sub(start); got > time.Second {
-						t.Errorf("peer %d was told after %v, want at once", i, got)
-					}
-				}
-				if n := s.Stats().Open; n != 0 {
-					t.Errorf("%d connections are left", n)
-				}
-			})
-		})
+// shutdownHandlers serve a connection in each of the ways there are.
+func shutdownHandlers() map[string]Handler {
+	echo := echoHandler(nil)
+	return map[string]Handler{
+		"events":   Events{OnMessage: func(c *Conn, typ MessageType, data []byte) { c.WriteMessage(typ, data) }},
+		"function": echo,
+		"function that doesn't read": HandlerFunc(func(c *Conn, r *http.Request) {
+			<-c.Context().Done()
+		}),
 	}
 }
 
-// When the context ends first, what is left is cut and its error returned.
-func TestShutdownContext(t *testing.T) {
-	for name, h := range echoHandlers {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ln := newPipeListener()
-				s := &Server{Handler: h, ErrorLog: new(logBook).logger()}
-				serve(t, s, ln)
-				stuck, shaking := ln.open(t), ln.dial(t)
-				told := ln.open(t).answerClose(CloseGoingAway)
-				ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
-				defer cancel()
-				start := time.Now()
-				if err := s.Shutdown(ctx); err != context.DeadlineExceeded {
-					t.Errorf("Shutdown = %v, want %v", err, context.DeadlineExceeded)
-				}
-				if got := time.Since(start); got != 700*time.Millisecond {
-					t.Errorf("Shutdown returned after %v, want 700ms", got)
-				}
-				if at, ok := <-told; !ok || at.Sub(start) > 700*time.Millisecond {
-					t.Error("the peer that reads wasn't told")
-				}
-				for _, p := range []*peer{stuck, shaking} {
-					for p.receive() == nil { // until the pipe is closed
-					}
-				}
-				synctest.Wait()
-				if n := s.Stats().Open; n != 0 {
-					t.Errorf("%d connections are left", n)
-				}
-			})
-		})
-	}
+// shutDown runs Shutdown and returns what it returned, and when.
+func shutDown(s *Server, ctx context.Context) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(ctx) }()
+	return done
 }
 
-// A handler that does something else sees the shutdown by its Context; one that
-// returns only then, and one that opens a connection meanwhile, get 1001.
-func TestShutdownIsSeenByContext(t *testing.T) {
-	opened := make(chan *Conn)
-	s := &Server{Handler: HandlerFunc(func(c *Conn, _ *http.Request) {
-		opened <- c
-		<-c.Context().Done()
-	})}
-	p := serveTCP(t, s)()
-	p.handshake()
-	c := <-opened
-	told := p.answerClose(CloseGoingAway)
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Errorf("Shutdown = %v", err)
-	}
-	if _, ok := <-told; !ok {
-		t.Error("the peer wasn't told")
-	}
-	wantEndError(t, context.Cause(c.Context()), EndError{By: SideServer, Sent: CloseGoingAway, Received: CloseGoingAway, Clean: true}, net.ErrClosed)
-}
-
-// What was handed to a write before Shutdown arrives before the close frame.
-func TestShutdownLosesNothing(t *testing.T) {
-	const messages, size = 200, 20000
-	for name, handler := range map[string]func(h HandlerFunc) Handler{
-		"HandlerFunc": func(h HandlerFunc) Handler { return h },
-		"Events":      func(h HandlerFunc) Handler { return Events{OnOpen: h} },
+// The clients are sent away one after the other, evenly, and the one whose
+// turn hasn't come is served as if nothing were.
+func TestShutdownSpread(t *testing.T) {
+	const conns, spread = 40, 20 * time.Second
+	for _, test := range []struct {
+		name    string
+		timeout time.Duration // of ctx, 0 for none
+		want    time.Duration // between the first and the last
+	}{
+		{"no deadline", 0, spread * (conns - 1) / conns},
+		{"far deadline", time.Hour, spread * (conns - 1) / conns},
+		{"deadline inside", 15 * time.Second, 10 * time.Second * (conns - 1) / conns}, // 5 s for the last one's closing handshake
+		{"deadline too near to spread", 4 * time.Second, 0},
 	} {
-		t.Run(name, func(t *testing.T) {
-			written := make(chan int)
-			s := &Server{}
-			s.Handler = handler(func(c *Conn, _ *http.Request) {
-				n := 0
-				go s.Shutdown(context.Background())
-				for n < messages && c.WriteMessage(BinaryMessage, make([]byte, size)) == nil {
-					n++
-				}
-				written <- n
-			})
-			p := serveTCP(t, s)()
-			p.handshake()
-			got := make(chan int)
-			go func() {
-				n := 0
-				for {
-					h, _, err := p.frame()
-					if err != nil || h.opcode == opClose {
-						break
+		for name, handler := range shutdownHandlers() {
+			t.Run(test.name+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &Server{Handler: handler, ShutdownSpread: spread}
+					ln := newPipeListener()
+					serve(t, s, ln)
+					var peers []*peer
+					for range conns {
+						peers = append(peers, ln.open(t))
 					}
-					n++
-				}
-				p.nc.Write(closeFrame(CloseGoingAway, ""))
-				p.leave()
-				got <- n
-			}()
-			if sent, received := <-written, <-got; sent != received {
-				t.Errorf("%d messages were written, %d arrived", sent, received)
-			}
-			if err := s.Shutdown(t.Context()); err != nil {
-				t.Errorf("Shutdown = %v", err)
-			}
-		})
+					synctest.Wait()
+					ctx := context.Background()
+					if test.timeout > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, test.timeout)
+						defer cancel()
+					}
+					start := time.Now()
+					times := make(chan time.Duration, conns)
+					done := shutDown(s, ctx)
+					for _, p := range peers {
+						go func() { times <- p.wantClosed(CloseGoingAway, "").Sub(start) }()
+					}
+					last, gap := time.Duration(0), time.Duration(0)
+					for range peers {
+						at := <-times
+						last, gap = at, max(gap, at-last)
+					}
+					if last < test.want-time.Millisecond || last > test.want+time.Second || gap > spread/conns+10*time.Millisecond {
+						t.Errorf("the last of %d was sent away after %v, the longest pause was %v; want %v in even steps", conns, last, gap, test.want)
+					}
+					if err := <-done; err != nil {
+						t.Errorf("Shutdown = %v, want nil", err)
+					}
+					if got := s.Stats().ClosedByServer[CloseGoingAway]; got != conns {
+						t.Errorf("ends by the server with 1001: %d, want %d", got, conns)
+					}
+				})
+			})
+		}
 	}
 }
 
-// Close cuts everything at once, handshakes too.
-func TestServerClose(t *testing.T) {
-	for name, h := range echoHandlers {
-		t.Run(name, func(t *testing.T) {
-			s := &Server{Handler: h}
-			dial := serveTCP(t, s)
-			open, shaking := dial(), dial()
-			open.handshake()
-			shaking.send([]byte(peerRequest[:40]))
-			waitFor(t, "the handshake's begin", func() bool { return s.Stats().Handshaking == 1 })
-			if err := s.Close(); err != nil {
-				t.Errorf("Close = %v", err)
-			}
-			open.wantEnd()
-			for shaking.receive() == nil {
-			}
-			if err := s.Shutdown(t.Context()); err != nil {
-				t.Errorf("Shutdown after Close = %v", err)
-			}
-		})
-	}
-}
-
-// A request that is being sent when the server goes down is answered, if it
-// comes soon, with 503.
-func TestShutdownDuringAHandshake(t *testing.T) {
+func TestShutdownServesWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: shutdownHandlers()["events"], ShutdownSpread: time.Minute}
 		ln := newPipeListener()
-		s := &Server{Handler: echoEvents()}
 		serve(t, s, ln)
-		soon, never := ln.dial(t), ln.dial(t)
-		for _, p := range []*peer{soon, never} {
-			p.send([]byte(peerRequest[:40]))
-		}
+		echoes := make(chan int, 2)
+		peers := []*peer{ln.open(t), ln.open(t)}
+		synctest.Wait() // until the handshakes are over on the server's side too
+		done := shutDown(s, t.Context())
 		synctest.Wait()
-		done := make(chan error)
-		go func() { done <- s.Shutdown(context.Background()) }()
-		time.Sleep(500 * time.Millisecond)
-		soon.send([]byte(peerRequest[40:]))
-		if resp, _ := soon.answer(); resp.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("answer %s, want 503", resp.Status)
+		for _, p := range peers {
+			go func() {
+				for n := 0; ; n++ {
+					go p.nc.Write(textFrame("hello"))
+					if h, _, err := p.frame(); err != nil || h.opcode == opClose {
+						p.nc.Write(closeFrame(CloseGoingAway, ""))
+						p.leave()
+						echoes <- n
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			}()
 		}
-		soon.nc.Close()
-		never.leave()
+		if first, second := <-echoes, <-echoes; first != 0 || second < 29 || second > 31 {
+			t.Errorf("%d and %d echoes while two connections were closed over a minute, want none and one a second for 30 s", first, second)
+		}
 		if err := <-done; err != nil {
-			t.Errorf("Shutdown = %v", err)
+			t.Errorf("Shutdown = %v, want nil", err)
 		}
 	})
 }
 
-// Behind net/http the Server's connections are closed by RegisterOnShutdown,
-// as the documentation says.
-func TestShutdownBehindNetHTTP(t *testing.T) {
-	for name, h := range echoHandlers {
+// Peers that take nothing, or answer nothing, hold up neither the others nor,
+// for longer than CloseTimeout, the end.
+func TestShutdownWithStuckPeers(t *testing.T) {
+	const each = 10
+	big := NewPreparedMessage(BinaryMessage, make([]byte, 256<<10))
+	for name, handler := range map[string]Handler{
+		"function": HandlerFunc(func(c *Conn, r *http.Request) {
+			for r.URL.Path == "/deaf" && c.WritePrepared(big) == nil {
+			}
+			for _, err := range c.Messages() {
+				if err != nil {
+					return
+				}
+			}
+		}),
+		"events": Events{OnOpen: func(c *Conn, r *http.Request) {
+			for range 64 {
+				if r.URL.Path == "/deaf" {
+					c.Send(big)
+				}
+			}
+		}},
+	} {
+		for _, test := range []struct{ closeTimeout, timeout time.Duration }{
+			{500 * time.Millisecond, patience},
+			{patience, 500 * time.Millisecond},
+		} {
+			t.Run(fmt.Sprintf("%s/CloseTimeout %v/ctx %v", name, test.closeTimeout, test.timeout), func(t *testing.T) {
+				s := &Server{Handler: handler, Upgrader: Upgrader{SendQueue: 64 << 20, CloseTimeout: test.closeTimeout}}
+				dial := serveTCP(t, s)
+				var good []*peer
+				for range each {
+					deaf, mute, p := dial(), dial(), dial()
+					deaf.send([]byte(strings.Replace(peerRequest, "/chat", "/deaf", 1)))
+					mute.handshake()
+					p.handshake()
+					good = append(good, p)
+				}
+				eventually(t, "all are open", func() bool { return s.Stats().Open == 3*each })
+				ctx, cancel := context.WithTimeout(t.Context(), test.timeout)
+				defer cancel()
+				start := time.Now()
+				done := shutDown(s, ctx)
+				for _, p := range good {
+					p.wantClosed(CloseGoingAway, "")
+				}
+				if took := time.Since(start); took > 400*time.Millisecond {
+					t.Errorf("the good peers were closed after %v, want at once", took)
+				}
+				err := <-done
+				took := time.Since(start)
+				if inTime := test.closeTimeout < test.timeout; inTime != (err == nil) || !inTime && err != context.DeadlineExceeded || took > 3*time.Second {
+					t.Errorf("Shutdown = %v after %v with a CloseTimeout of %v and a context of %v", err, took, test.closeTimeout, test.timeout)
+				}
+				eventually(t, "nothing is open", func() bool { return s.Stats().Open == 0 })
+				if got := s.Stats().ClosedByServer; got[CloseGoingAway] != 2*each || got[CloseAbnormal] != each {
+					t.Errorf("ends by the server: %v; want %d with 1001, and %d with 1006 that took nothing", got, 2*each, each)
+				}
+			})
+		}
+	}
+}
+
+// What a write or Send took before Shutdown reaches a peer that only begins to
+// read then: what is in the kernel, what is queued, and what OnMessage has
+// written while more messages wait, which is held back.
+func TestShutdownLosesNothing(t *testing.T) {
+	const messages = 300
+	text := func(i int) string { return fmt.Sprintf("%d %s", i, strings.Repeat("x", i*37%5000)) }
+	release := make(chan struct{})
+	ways := map[string]Handler{
+		"written": HandlerFunc(func(c *Conn, r *http.Request) {
+			for i := range messages {
+				if err := c.WriteMessage(TextMessage, []byte(text(i))); err != nil {
+					t.Errorf("WriteMessage %d: %v", i, err)
+				}
+			}
+			close(release)
+			<-c.Context().Done()
+		}),
+		"queued": Events{OnOpen: func(c *Conn, r *http.Request) {
+			for i := range messages {
+				if err := c.Send(NewPreparedMessage(TextMessage, []byte(text(i)))); err != nil {
+					t.Errorf("Send %d: %v", i, err)
+				}
+			}
+			close(release)
+		}},
+		"held back": Events{OnMessage: func(c *Conn, typ MessageType, data []byte) {
+			for i := range messages {
+				if err := c.WriteMessage(TextMessage, []byte(text(i))); err != nil {
+					t.Errorf("WriteMessage %d: %v", i, err)
+				}
+			}
+			close(release)
+			for c.connState() == stateOpen { // the answers of the last 16 KiB wait for more
+				runtime.Gosched()
+			}
+		}},
+	}
+	for name, handler := range ways {
+		for _, network := range []string{"tcp", "tls"} {
+			t.Run(name+"/"+network, func(t *testing.T) {
+				release = make(chan struct{})
+				s := &Server{Handler: handler, Upgrader: Upgrader{SendQueue: 4 << 20}}
+				var p *peer
+				if network == "tls" {
+					p = dialTLS(t, serveTLS(t, s), clientTLS())
+				} else {
+					p = serveTCP(t, s)()
+				}
+				p.handshake()
+				p.send(textFrame("go"), textFrame("on"), textFrame("and on"))
+				<-release
+				done := shutDown(s, t.Context())
+				for i := range messages {
+					p.want(opText, text(i))
+				}
+				p.wantClosed(CloseGoingAway, "")
+				if err := <-done; err != nil {
+					t.Errorf("Shutdown = %v, want nil", err)
+				}
+			})
+		}
+	}
+}
+
+// Shutdown is over when the last handler and the last OnClose are.
+func TestShutdownWaitsForHandlers(t *testing.T) {
+	const work = time.Minute
+	for name, handler := range map[string]Handler{
+		"OnClose":   Events{OnClose: func(c *Conn, err error) { time.Sleep(work) }},
+		"OnMessage": Events{OnMessage: func(c *Conn, typ MessageType, data []byte) { time.Sleep(work) }},
+		"function": HandlerFunc(func(c *Conn, r *http.Request) {
+			<-c.Context().Done()
+			if cause := context.Cause(c.Context()); !errors.Is(cause, ErrServerClosed) || !errors.Is(cause, net.ErrClosed) {
+				t.Errorf("cause of Context = %v, want one that matches ErrServerClosed and net.ErrClosed", cause)
+			}
+			time.Sleep(work)
+		}),
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := &Server{Handler: h}
-			ts := httptest.NewUnstartedServer(s)
-			p := dialHTTPTest(t, ts, false)
-			done := make(chan error)
-			ts.Config.RegisterOnShutdown(func() { done <- s.Shutdown(context.Background()) })
-			p.handshake()
-			p.wantEcho("before")
-			told := p.answerClose(CloseGoingAway)
-			if err := ts.Config.Shutdown(t.Context()); err != nil {
+			synctest.Test(t, func(t *testing.T) {
+				s := &Server{Handler: handler}
+				ln := newPipeListener()
+				serve(t, s, ln)
+				p := ln.open(t)
+				go p.nc.Write(textFrame("work"))
+				synctest.Wait()
+				start := time.Now()
+				done := shutDown(s, t.Context())
+				p.wantClose(CloseGoingAway, "")
+				go p.nc.Write(closeFrame(CloseGoingAway, ""))
+				p.leave()
+				if err := <-done; err != nil || time.Since(start) < work {
+					t.Errorf("Shutdown = %v after %v, want nil after %v", err, time.Since(start), work)
+				}
+			})
+		})
+	}
+}
+
+// After Shutdown began nothing is accepted, whichever the way in, and Serve
+// returns at once.
+func TestShutdownAcceptsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: Events{}, HTTP: http.NotFoundHandler()}
+		ln, behind := newPipeListener(), newPipeListener()
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ln) }()
+		hs := &http.Server{Handler: s}
+		go hs.Serve(behind)
+		defer hs.Close()
+		p := ln.open(t)
+		half := ln.dial(t)
+		half.send([]byte(peerRequest[:50]))
+		tail := ln.dial(t)
+		tail.send([]byte(peerRequest[:len(peerRequest)-1]))
+		synctest.Wait()
+		start := time.Now()
+		done := shutDown(s, t.Context())
+		if err := <-served; err != ErrServerClosed || time.Since(start) != 0 {
+			t.Errorf("Serve = %v after %v, want ErrServerClosed at once", err, time.Since(start))
+		}
+		if err := s.Serve(newPipeListener()); err != ErrServerClosed {
+			t.Errorf("Serve after Shutdown = %v, want ErrServerClosed", err)
+		}
+		if status, header, _ := behind.dial(t).status(peerRequest); status != 503 || header.Get("Retry-After") == "" {
+			t.Errorf("behind net/http: %d, Retry-After %q; want 503 with one", status, header.Get("Retry-After"))
+		}
+		// One handshake comes to its end, another doesn't.
+		for _, rest := range []struct {
+			p    *peer
+			rest string
+		}{{tail, "\n"}, {half, ""}} {
+			if status, header, _ := rest.p.status(rest.rest); status != 503 || header.Get("Retry-After") == "" {
+				t.Errorf("handshake with %q to come: %d, Retry-After %q; want 503 with one", rest.rest, status, header.Get("Retry-After"))
+			}
+		}
+		p.wantClosed(CloseGoingAway, "")
+		if err := <-done; err != nil || time.Since(start) > 2*time.Second {
+			t.Errorf("Shutdown = %v after %v, want nil within 2 s", err, time.Since(start))
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Errorf("another Shutdown = %v, want nil", err)
+		}
+	})
+}
+
+// Close cuts short what Shutdown waits for.
+func TestCloseDuringShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := make(chan error, 2)
+		s := &Server{Handler: Events{OnClose: func(c *Conn, err error) { ends <- err }}, ShutdownSpread: time.Hour}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		peers := []*peer{ln.open(t), ln.open(t)}
+		synctest.Wait() // until the handshakes are over on the server's side too
+		start := time.Now()
+		done := shutDown(s, t.Context())
+		time.Sleep(time.Second)
+		s.Close()
+		if err := <-done; err != nil || time.Since(start) != time.Second {
+			t.Errorf("Shutdown = %v after %v, want nil when Close is called", err, time.Since(start))
+		}
+		for range peers {
+			wantEndError(t, <-ends, EndError{By: SideServer}, ErrServerClosed)
+		}
+	})
+}
+
+// Behind net/http the documented way is RegisterOnShutdown.
+func TestShutdownBehindNetHTTP(t *testing.T) {
+	for name, handler := range shutdownHandlers() {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{Handler: handler}
+			mux := http.NewServeMux()
+			mux.Handle("/chat", s)
+			hs := &http.Server{Handler: mux}
+			stopped := make(chan error, 1)
+			hs.RegisterOnShutdown(func() { stopped <- s.Shutdown(context.Background()) })
+			ln := listen(t)
+			go hs.Serve(ln)
+			var peers []*peer
+			for range 5 {
+				p := newPeer(t, dialAddr(t, ln.Addr().String()))
+				p.handshake()
+				peers = append(peers, p)
+			}
+			eventually(t, "all are open", func() bool { return s.Stats().Open == len(peers) })
+			if err := hs.Shutdown(context.Background()); err != nil {
 				t.Errorf("http.Server.Shutdown = %v", err)
 			}
-			if err := <-done; err != nil {
-				t.Errorf("Server.Shutdown = %v", err)
+			for _, p := range peers {
+				p.wantClosed(CloseGoingAway, "")
 			}
-			if _, ok := <-told; !ok {
-				t.Error("the peer wasn't told 1001")
-			}
-			w := httptest.NewRecorder()
-			s.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-				t.Errorf("ServeHTTP after Shutdown answers %d, Retry-After %q; want 503", w.Code, w.Header().Get("Retry-After"))
+			if err := <-stopped; err != nil {
+				t.Errorf("Shutdown = %v, want nil", err)
 			}
 		})
 	}
 }
 
-// A Shutdown whose context has ended already cuts.
-func TestShutdownWithoutTime(t *testing.T) {
-	s := &Server{Handler: echoEvents()}
-	p := serveTCP(t, s)()
-	p.handshake()
-	p.wantEcho("before")
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Shutdown = %v, want %v", err, context.Canceled)
+// Requests for HTTP that are under way end; a connection that net/http keeps
+// for more is closed.
+func TestShutdownEndsPlainHTTP(t *testing.T) {
+	var began, may sync.WaitGroup
+	began.Add(1)
+	may.Add(1)
+	s := &Server{Handler: Events{}, HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			began.Done()
+			may.Wait()
+		}
+		fmt.Fprint(w, "done")
+	})}
+	dial := serveTCP(t, s)
+	kept, slow := dial(), dial()
+	kept.send([]byte("GET / HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+	if err := kept.receive(); err != nil {
+		t.Fatal(err)
 	}
-	for p.receive() == nil {
+	slow.send([]byte("GET /slow HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+	began.Wait()
+	done := shutDown(s, t.Context())
+	kept.in = nil
+	kept.wantEnd()
+	may.Done()
+	for err := slow.receive(); err == nil; err = slow.receive() {
+	}
+	if got := string(slow.in); !strings.HasSuffix(got, "\r\n\r\ndone") {
+		t.Errorf("the request under way was answered with %q, want it whole", got)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown = %v, want nil", err)
 	}
 }
