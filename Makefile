@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak drain stuck
+.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak drain stuck broadcast
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -77,6 +77,10 @@ drain:
 stuck: CONNS ?= 1000
 stuck:
 	$(PEERS) ./cmd/stuck -conns $(CONNS) $(ARGS)
+
+# One message to many, and what slow receivers do to the others.
+broadcast:
+	$(PEERS) ./cmd/broadcast $(ARGS)
 
 manyconns: CONNS ?= 80000
 manyconns:
