@@ -113,8 +113,8 @@ func TestMemoryAhead(t *testing.T) {
 		s := &scriptConn{quiet: true, pieces: inPiecesOf(stream, 1000)}
 		s.waits = func(c *Conn) {
 			come := 0
-			if c.read.h.fin {
-				come = int(c.read.h.length - c.read.left)
+			if c.read.fin {
+				come = int(c.read.size - c.read.left)
 			}
 			if got := held(c); got > come+max(come, 64<<10)+batchSize {
 				t.Fatalf("%v: %d bytes held when %d have come", w, got, come)

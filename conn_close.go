@@ -14,7 +14,7 @@ var (
 
 	// What fill and readControl tell the caller apart from a failure.
 	errPeerClosed = errors.New("websocket: close frame received")
-	errParked     = errors.New("websocket: parked")
+	errAtRest     = errors.New("websocket: at rest")
 
 	errNotUTF8 = &ProtocolError{CloseInvalidPayload, "text is not UTF-8", "RFC 6455, section 8.1"}
 )
@@ -141,7 +141,7 @@ func (c *Conn) readFailed(err error) error {
 	if isTimeout(err) && c.connState() == stateOpen {
 		return fmt.Errorf("websocket: read: %w", err)
 	}
-	c.trace.frameCut(c.read.h, streamEnd(err))
+	c.trace.frameCut(streamEnd(err))
 	var broken *ProtocolError
 	switch {
 	case errors.As(err, &broken):

@@ -55,11 +55,12 @@ func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
 // r.msg. After a deadline what had come is kept for the next read.
 func (c *Conn) gather() ([]byte, error) {
 	r := &c.read
-	p := append(c.growPooled(nil, len(r.partial)), r.partial...)
-	r.partial = nil
+	held := r.takeHeld()
+	p := append(c.growPooled(nil, len(held)), held...)
 	p, err := c.assemble(p, 0, c.growPooled)
 	if err != nil && isTimeout(err) {
-		r.partial = append([]byte(nil), p...)
+		held = append([]byte(nil), p...)
+		r.held = &held
 	}
 	return p, err
 }

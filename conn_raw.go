@@ -38,8 +38,8 @@ func (c *Conn) fillRaw(need int) (int, error) {
 	n, failed := rr.n, rr.err
 	rr.c = nil
 	rawReads.Put(rr)
-	if err == nil && failed == errParked {
-		return 0, errParked
+	if err == nil && failed == errAtRest {
+		return 0, errAtRest
 	}
 	if err == nil && failed != nil {
 		err = &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
@@ -76,7 +76,7 @@ func (rr *rawRead) read(fd uintptr) bool {
 				r.stash()
 			}
 			if r.nap && rr.c.atRest() { // a pong or nothing woke it
-				rr.err = errParked
+				rr.err = errAtRest
 				return true
 			}
 			return false

@@ -15,24 +15,26 @@ type reader struct {
 	in  *buffer // what has come and isn't used up; nil when that is nothing
 	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
 
-	h    header // of the data frame under way
-	left uint64 // bytes of its payload that aren't consumed yet
-	seen int32  // bytes behind in.r that are unmasked and checked in place
-	pos  uint8  // in the masking key
+	left   uint64         // bytes of the payload of the frame under way that aren't consumed yet
+	size   uint64         // of the message's payload, as declared so far
+	held   *[]byte        // what had come of a message when a deadline passed
+	stream *messageReader // the one that NextReader returned for the message
 
-	opcode     opcode // of the message under way
-	started    bool   // a data frame was read whose message isn't handed over yet
-	compressed bool   // RSV1 was set on its first frame
-	nap        bool   // woken from parking, and no message has come since
-	utf8       utf8Validator
+	seen      int32  // bytes behind in.r that are unmasked and checked in place
+	fragments int32  // of the message under way
+	controls  uint32 // pings and pongs in the second from controlAt on
+	controlAt uint32 // in milliseconds, monotonic
+	last      uint32 // when a message began, in the registry's milliseconds; 0 before the first
 
-	fragments int32          // of the message under way
-	empties   int32          // of them in a row without a byte
-	size      uint64         // of its payload, as declared so far
-	controls  uint32         // pings and pongs in the second from controlAt on
-	controlAt uint32         // in milliseconds, monotonic
-	partial   []byte         // what had come of it when a deadline passed
-	stream    *messageReader // the one that NextReader returned for it
+	key        [4]byte       // of the frame under way
+	pos        uint8         // in the key
+	fin        bool          // it is the message's last
+	opcode     opcode        // of the message under way
+	empties    uint8         // frames of it in a row without a byte
+	started    bool          // a data frame was read whose message isn't handed over yet
+	compressed bool          // RSV1 was set on its first frame
+	nap        bool          // nothing has come that is worth staying for
+	utf8       utf8Validator // of a text message
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. The
@@ -75,16 +77,16 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	}
 	base, ours := len(dst), cap(dst) == 0
 	if ours { // deadlines that pass, one for each byte, must not cost a copy each
-		dst = r.partial
+		dst = r.takeHeld()
 	} else {
-		dst = append(dst, r.partial...)
+		dst = append(dst, r.takeHeld()...)
 	}
-	r.partial = nil
 	if dst, err = c.assemble(dst, base, growSlice); err != nil {
 		if isTimeout(err) && ours {
-			r.partial = dst
+			r.held = &dst
 		} else if isTimeout(err) {
-			r.partial = slices.Clone(dst[base:])
+			held := slices.Clone(dst[base:])
+			r.held = &held
 		}
 		return 0, nil, err
 	}
@@ -145,7 +147,7 @@ func (c *Conn) nextFrame() error {
 			continue
 		}
 		if err := c.startFrame(h); err != nil {
-			c.trace.frameSkipped(h, err)
+			c.trace.frameSkipped(err)
 			return err
 		}
 		if c.connState() == stateOpen {
@@ -193,10 +195,14 @@ func (c *Conn) readHeader() (header, error) {
 // is stored.
 func (c *Conn) startFrame(h header) error {
 	r := &c.read
-	r.h, r.left, r.pos, r.seen = h, h.length, 0, 0
+	r.key, r.fin, r.left, r.pos, r.seen = h.key, h.fin, h.length, 0, 0
+	c.trace.frameStarted(h)
 	c.spoke()
 	if h.opcode != opContinuation {
-		r.started, r.opcode, r.compressed, r.nap = true, h.opcode, h.rsv1, false
+		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
+		if c.parks() {
+			c.noteMessage()
+		}
 		r.utf8 = utf8Validator{}
 		r.fragments, r.empties, r.size = 0, 0, 0
 	}
@@ -265,7 +271,7 @@ func (c *Conn) tooManyControls() bool {
 // and returns it where it lies; ok is false for any other.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	r := &c.read
-	if !r.h.fin || r.fragments != 1 || len(r.partial) > 0 {
+	if !r.fin || r.fragments != 1 || r.held != nil {
 		return nil, false, nil
 	}
 	if r.in == nil || r.left > uint64(c.bufferSize()) {
@@ -297,7 +303,7 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 // finds the first byte that can't be UTF-8, long before the frame is whole.
 func (c *Conn) checkPayload(p []byte) error {
 	r := &c.read
-	r.pos = uint8(mask(p, r.h.key, int(r.pos)))
+	r.pos = uint8(mask(p, r.key, int(r.pos)))
 	var err error
 	if r.opcode == opText && !r.compressed && !r.utf8.write(p) {
 		err = errNotUTF8
@@ -369,7 +375,7 @@ func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
 				return dst, err
 			}
 		}
-		if r.h.fin {
+		if r.fin {
 			return dst, c.endMessage()
 		}
 		if err := c.nextFrame(); err != nil {
@@ -417,7 +423,7 @@ func (c *Conn) skipFrame() error {
 	r := &c.read
 	r.seen = 0
 	if r.left > 0 {
-		c.trace.frameSkipped(r.h, nil)
+		c.trace.frameSkipped(nil)
 	}
 	for r.left > 0 {
 		if !r.pending() {
@@ -439,7 +445,7 @@ func (c *Conn) skipMessage() error {
 		if err := c.skipFrame(); err != nil {
 			return err
 		}
-		if r.h.fin {
+		if r.fin {
 			r.started, r.stream = false, nil
 			return nil
 		}
@@ -449,13 +455,21 @@ func (c *Conn) skipMessage() error {
 	}
 }
 
+// takeHeld returns what a deadline had interrupted.
+func (r *reader) takeHeld() (p []byte) {
+	if r.held != nil {
+		p, r.held = *r.held, nil
+	}
+	return p
+}
+
 // pending reports whether bytes have come that aren't used up.
 func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
 
 // drop gives all memory back at the end of the connection.
 func (r *reader) drop() {
 	r.freeMessage()
-	r.partial = nil
+	r.held = nil
 	if r.in != nil {
 		putBuffer(r.in)
 		r.in = nil
@@ -494,8 +508,8 @@ func (c *Conn) fill(need int) error {
 		if !c.wasKicked(err) {
 			return err
 		}
-		if c.mayPark() {
-			return errParked
+		if c.quietEnough() {
+			return errAtRest
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (m *messageReader) Read(p []byte) (int, error) {
 		return 0, errReader
 	}
 	for r.left == 0 {
-		if r.h.fin {
+		if r.fin {
 			m.done = true
 			if err := c.endMessage(); err != nil {
 				return 0, c.readFailed(err)

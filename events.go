@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"time"
 )
 
 // A Handler serves a connection. The request is the one that asked for the
@@ -68,13 +69,66 @@ func (c *Conn) loop() {
 		c.read.mu.Lock()
 		err := c.deliver()
 		c.read.mu.Unlock()
-		if err != errParked {
+		if err != errAtRest {
+			c.stay()
 			c.closed(err)
+			return
+		}
+		if !c.parks() {
+			// A stack never shrinks below what the deepest call left of it, and
+			// it is most of what the connection holds: wait on a new one.
+			go c.loop()
 			return
 		}
 		if c.park() {
 			return
 		}
+		c.read.nap = false // the set is not to be had: wait here
+	}
+}
+
+// parks reports whether the connection leaves its goroutine when it is quiet.
+func (c *Conn) parks() bool { return canPark && c.renews() && c.u.parkAfter() > 0 }
+
+// renews reports whether it does, or at least takes a new one.
+func (c *Conn) renews() bool { return c.raw != nil && c.reg.events != nil }
+
+// atRest reports whether the reader stands between two messages with nothing
+// buffered, and no deadline of the application's counts on its goroutine.
+func (c *Conn) atRest() bool {
+	r := &c.read
+	if !c.renews() || r.started || r.pending() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connState() == stateOpen && !c.beat.deadline
+}
+
+// restAfter is how long a connection is quiet until it is asked to rest.
+func (c *Conn) restAfter() time.Duration {
+	if t := c.u.parkAfter(); t > 0 {
+		return t
+	}
+	return defaultParkAfter
+}
+
+// quietEnough reports whether the connection may rest.
+func (c *Conn) quietEnough() bool {
+	return c.atRest() && c.reg.now.Load()-c.heard.Load() >= int64(c.restAfter())
+}
+
+// noteMessage sees that a message has begun. One that comes alone leaves the
+// connection parked behind it; messages that come closer together than
+// ParkAfter are worth a goroutine that stays.
+func (c *Conn) noteMessage() {
+	r := &c.read
+	now := uint32(c.reg.now.Load()/int64(time.Millisecond)) | 1
+	stay := r.last != 0 && time.Duration(now-r.last)*time.Millisecond < c.u.parkAfter()
+	r.last = now
+	r.nap = !stay
+	if stay {
+		c.stay()
 	}
 }
 
@@ -108,7 +162,16 @@ func (c *Conn) deliver() (err error) {
 // messages is the loop that a message costs.
 func (c *Conn) messages() error {
 	onMessage := c.ev.OnMessage
+	r := &c.read
 	for {
+		// Most waits are here and not inside of borrowMessage: the stack of a
+		// goroutine that waits with fewer calls on it is half as large.
+		r.freeMessage()
+		if !r.pending() {
+			if err := c.fill(maxHeaderLen); err != nil {
+				return c.eventsFailed(err)
+			}
+		}
 		t, p, err := c.borrowMessage()
 		if err != nil {
 			return c.eventsFailed(err)
@@ -129,7 +192,7 @@ func (c *Conn) messages() error {
 }
 
 func (c *Conn) eventsFailed(err error) error {
-	if err == errParked {
+	if err == errAtRest {
 		return err
 	}
 	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {

@@ -5,6 +5,7 @@ package websocket
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -18,6 +19,15 @@ type parker struct {
 	fd    int
 	slots []*Conn // by the number that epoll gives back
 	free  []int32
+
+	ctl struct { // one call of control; a function for each would be allocated
+		op   int
+		slot int32
+		err  error
+		call func(fd uintptr)
+	}
+
+	parked atomic.Int32
 }
 
 // canPark spares the sweeper its rounds where it is false.
@@ -28,25 +38,6 @@ const (
 	isInSet
 )
 
-// mayPark reports whether the connection has been quiet for long enough, at a
-// place where nothing but its Conn has to be kept.
-func (c *Conn) mayPark() bool {
-	t := c.u.parkAfter()
-	return t > 0 && c.atRest() && c.reg.now.Load()-c.heard.Load() >= int64(t)
-}
-
-// atRest reports whether the reader stands between two messages with nothing
-// buffered, and no deadline of the application's counts on its goroutine.
-func (c *Conn) atRest() bool {
-	r := &c.read
-	if c.raw == nil || c.reg.events == nil || r.started || r.pending() {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.connState() == stateOpen && !c.beat.deadline
-}
-
 // park gives the connection to the epoll set. It reports false when the caller
 // has to go on with it: the set can't take it, or its end has begun.
 func (c *Conn) park() bool {
@@ -55,9 +46,14 @@ func (c *Conn) park() bool {
 	if p.open() != nil {
 		return false
 	}
-	c.slot = p.take(c)
+	op := syscall.EPOLL_CTL_MOD
+	if c.slot == 0 {
+		c.slot = p.take(c)
+		op = syscall.EPOLL_CTL_ADD
+	}
+	p.parked.Add(1)
 	c.parked.Store(isInSet)
-	err := p.control(c, syscall.EPOLL_CTL_ADD)
+	err := p.control(c, op)
 	// Who ended the connection before it was marked couldn't know that nobody
 	// reads any more.
 	if (err != nil || c.connState() != stateOpen) && c.claim() {
@@ -66,15 +62,14 @@ func (c *Conn) park() bool {
 	return true
 }
 
-// claim takes a parked connection out of the set for the caller to go on with.
-// One of many callers gets it.
+// claim takes a parked connection for the caller to go on with. One of many
+// callers gets it. The socket stays in the set, which tells of one event only
+// and then waits to be asked again: who wakes for one message costs no more.
 func (c *Conn) claim() bool {
 	if !c.parked.CompareAndSwap(isInSet, notParked) {
 		return false
 	}
-	p := &c.reg.parker
-	p.control(c, syscall.EPOLL_CTL_DEL) // fails for a closed socket, which has left by itself
-	p.give(c)
+	c.reg.parker.parked.Add(-1)
 	return true
 }
 
@@ -83,6 +78,17 @@ func (c *Conn) unpark() {
 	if c.claim() {
 		c.read.nap = true
 		go c.loop()
+	}
+}
+
+// stay takes the socket out of the set: its connection keeps its goroutine, or
+// has ended.
+func (c *Conn) stay() {
+	if c.slot != 0 {
+		p := &c.reg.parker
+		p.control(c, syscall.EPOLL_CTL_DEL) // fails for a closed socket, which has left by itself
+		p.give(c)
+		c.slot = 0
 	}
 }
 
@@ -104,6 +110,7 @@ func (p *parker) open() error {
 		return os.NewSyscallError("setnonblock", err)
 	}
 	p.fd, p.file = fd, os.NewFile(uintptr(fd), "epoll")
+	p.ctl.call = p.epollCtl
 	go p.run(p.file)
 	return nil
 }
@@ -119,54 +126,51 @@ func (p *parker) close() {
 	}
 }
 
+// take gives the connection a slot; they are numbered from 1.
 func (p *parker) take(c *Conn) int32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.free); n > 0 {
 		i := p.free[n-1]
 		p.free = p.free[:n-1]
-		p.slots[i] = c
+		p.slots[i-1] = c
 		return i
 	}
 	p.slots = append(p.slots, c)
-	return int32(len(p.slots) - 1)
+	return int32(len(p.slots))
 }
 
 // give frees the connection's slot, unless the set was closed since.
 func (p *parker) give(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if int(c.slot) < len(p.slots) && p.slots[c.slot] == c {
-		p.slots[c.slot] = nil
+	if int(c.slot) <= len(p.slots) && p.slots[c.slot-1] == c {
+		p.slots[c.slot-1] = nil
 		p.free = append(p.free, c.slot)
 	}
 }
 
 // count returns the number of parked connections.
-func (p *parker) count() int {
+func (p *parker) count() int { return int(p.parked.Load()) }
+
+// control adds the connection's socket to the set, asks for one more event of
+// it, or takes it out. The socket can't be closed meanwhile.
+func (p *parker) control(c *Conn, op int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.slots) - len(p.free)
-}
-
-// control adds the connection's socket to the set, for one event, or takes it
-// out. The socket can't be closed meanwhile.
-func (p *parker) control(c *Conn, op int) error {
-	var failed error
-	err := c.raw.Control(func(fd uintptr) {
-		ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: c.slot}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.file == nil {
-			failed = os.ErrClosed
-			return
-		}
-		failed = syscall.EpollCtl(p.fd, op, int(fd), &ev)
-	})
-	if err != nil {
+	if p.file == nil {
+		return os.ErrClosed
+	}
+	p.ctl.op, p.ctl.slot = op, c.slot
+	if err := c.raw.Control(p.ctl.call); err != nil {
 		return err
 	}
-	return failed
+	return p.ctl.err
+}
+
+func (p *parker) epollCtl(fd uintptr) {
+	ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: p.ctl.slot}
+	p.ctl.err = syscall.EpollCtl(p.fd, p.ctl.op, int(fd), &ev)
 }
 
 // run wakes the connections whose sockets have something, until the set is
@@ -199,8 +203,8 @@ func (p *parker) run(file *os.File) {
 func (p *parker) wake(slot int32) {
 	p.mu.Lock()
 	var c *Conn
-	if int(slot) < len(p.slots) {
-		c = p.slots[slot]
+	if int(slot) <= len(p.slots) {
+		c = p.slots[slot-1]
 	}
 	p.mu.Unlock()
 	if c != nil {

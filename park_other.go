@@ -11,8 +11,7 @@ const canPark = false
 func (p *parker) close()     {}
 func (p *parker) count() int { return 0 }
 
-func (c *Conn) mayPark() bool  { return false }
-func (c *Conn) atRest() bool   { return false }
 func (c *Conn) park() bool     { return false }
 func (c *Conn) unpark()        {}
+func (c *Conn) stay()          {}
 func (c *Conn) isParked() bool { return false }

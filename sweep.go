@@ -76,6 +76,7 @@ func (l *link) appendTo(cs []*Conn) []*Conn {
 // A keepAlive is what the sweeper knows of a connection.
 type keepAlive struct {
 	pingAt   int64        // the sweeper's alone
+	rested   int64        // the same: what heard was at the last knock
 	asked    atomic.Int64 // registry's time of the ping that has no answer yet, or 0
 	stamp    atomic.Int64 // that ping's payload: when it left, monotonic
 	rtt      atomic.Int64
@@ -343,18 +344,23 @@ func (c *Conn) sweepAge(now int64) time.Duration {
 	return next
 }
 
-// sweepPark knocks at the reader of a quiet connection, so that it parks.
+// sweepPark knocks at the reader of a quiet connection, so that it parks or at
+// least takes a new goroutine.
 func (c *Conn) sweepPark(now int64) time.Duration {
-	t := c.u.parkAfter()
-	if !canPark || t <= 0 || c.reg.events == nil || c.raw == nil || c.isParked() {
+	if !c.renews() || c.isParked() {
 		return never
 	}
-	quiet := time.Duration(now - c.heard.Load())
-	if quiet >= t {
-		c.kick()
-		quiet = 0
+	t := c.restAfter()
+	heard := c.heard.Load()
+	quiet := time.Duration(now - heard)
+	if quiet < t {
+		return t - quiet
 	}
-	return t - quiet
+	if heard != c.beat.rested { // once is enough until something comes
+		c.beat.rested = heard
+		c.kick()
+	}
+	return t
 }
 
 // keepAlivePing sends a ping that says when it left.

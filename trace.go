@@ -81,6 +81,7 @@ type connTrace struct {
 	id uint64
 
 	// Of the frame that is being read; guarded by reader.mu.
+	h             header
 	payload, wire []byte // the latter only while a hook runs
 	seen          uint64
 
@@ -174,32 +175,39 @@ func (t *connTrace) frameRefused(b []byte, err error) {
 	t.FrameRead(t.id, &f)
 }
 
+// frameStarted keeps the header of a data frame whose payload is to come.
+func (t *connTrace) frameStarted(h header) {
+	if t != nil {
+		t.h = h
+	}
+}
+
 // payloadRead takes the next piece of the payload of the reader's frame,
 // unmasked, and err if it is wrong. With the last one the frame is shown.
 func (t *connTrace) payloadRead(r *reader, p []byte, err error) {
 	t.payload = append(t.payload, p[:min(len(p), max(t.maxPayload()-len(t.payload), 0))]...)
 	t.seen += uint64(len(p))
-	whole := t.seen == r.h.length
-	if err == nil && whole && r.h.fin && r.opcode == opText && !r.compressed && !r.utf8.complete() {
+	whole := t.seen == t.h.length
+	if err == nil && whole && t.h.fin && r.opcode == opText && !r.compressed && !r.utf8.complete() {
 		err = errNotUTF8 // which endMessage will find
 	}
 	if whole || err != nil {
-		t.frameRead(r.h, err)
+		t.frameRead(t.h, err)
 	}
 }
 
 // frameSkipped shows a frame whose rest is thrown away, because of err if that
 // is not nil.
-func (t *connTrace) frameSkipped(h header, err error) {
+func (t *connTrace) frameSkipped(err error) {
 	if t != nil {
-		t.frameRead(h, err)
+		t.frameRead(t.h, err)
 	}
 }
 
 // frameCut shows a frame that err ended inside its payload.
-func (t *connTrace) frameCut(h header, err error) {
+func (t *connTrace) frameCut(err error) {
 	if t != nil && t.seen > 0 {
-		t.frameRead(h, err)
+		t.frameRead(t.h, err)
 	}
 }
 

@@ -108,6 +108,7 @@ const (
 	defaultMaxMessageSize = 1 << 20
 	defaultMaxFragments   = 65536
 	maxEmptyFragments     = 64
+	defaultParkAfter      = 5 * time.Second
 )
 
 // orDefault returns v, def for 0, and off for a negative v.
@@ -124,7 +125,7 @@ func (u *Upgrader) handshakeTimeout() time.Duration {
 func (u *Upgrader) pingInterval() time.Duration { return orDefault(u.PingInterval, 25*time.Second, 0) }
 func (u *Upgrader) pongTimeout() time.Duration  { return orDefault(u.PongTimeout, 20*time.Second, 0) }
 func (u *Upgrader) writeTimeout() time.Duration { return orDefault(u.WriteTimeout, 10*time.Second, 0) }
-func (u *Upgrader) parkAfter() time.Duration    { return orDefault(u.ParkAfter, 5*time.Second, 0) }
+func (u *Upgrader) parkAfter() time.Duration    { return orDefault(u.ParkAfter, defaultParkAfter, 0) }
 func (u *Upgrader) maxFragments() int {
 	return orDefault(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
 }
