@@ -57,9 +57,7 @@ type Conn struct {
 
 	nc  net.Conn
 	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows
-	u   *Upgrader
 	reg *registry
-	ev  *Events // the loop's alone
 
 	trace   *connTrace    // nil without Upgrader.Trace
 	client  *client       // in the Server's count, nil without one
@@ -95,6 +93,8 @@ type extras struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	groups []leaver // to be told of the end
+	client *client  // in the Server's count
+	events *Events  // of Events.ServeWebSocket; a Server's are its registry's
 }
 
 // extras returns c.extra, made at the first use. mu is held.
@@ -105,8 +105,26 @@ func (c *Conn) extras() *extras {
 	return c.extra
 }
 
-func newConn(nc net.Conn, u *Upgrader, reg *registry, t *connTrace) *Conn {
-	c := &Conn{nc: nc, u: u, reg: reg, trace: t}
+// setClient and clientOf keep the place in the Server's count.
+func (c *Conn) setClient(cl *client) {
+	if cl != nil {
+		c.mu.Lock()
+		c.extras().client = cl
+		c.mu.Unlock()
+	}
+}
+
+func (c *Conn) clientOf() *client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.extra == nil {
+		return nil
+	}
+	return c.extra.client
+}
+
+func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
+	c := &Conn{nc: nc, reg: reg, trace: t}
 	if rawCapable {
 		// A *tls.Conn has no SyscallConn: its bytes come out of the TLS layer.
 		if sc, ok := nc.(syscall.Conn); ok {

@@ -63,7 +63,7 @@ func (c *Conn) beginClose(e *EndError) bool {
 		return false
 	}
 	c.end = e
-	timeout := c.u.closeTimeout()
+	timeout := c.reg.u.closeTimeout()
 	c.beat.endBy.Store(c.reg.now.Load() + int64(timeout))
 	c.state.Store(uint32(stateClosing))
 	c.trace.state(stateClosing)

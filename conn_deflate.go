@@ -34,7 +34,7 @@ func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	m := inflation{payload: p, limit: int(c.u.maxMessageSize()), window: c.deflate.window}
+	m := inflation{payload: p, limit: int(c.reg.u.maxMessageSize()), window: c.deflate.window}
 	if r.opcode == opText {
 		m.text = &r.utf8
 	}
@@ -59,8 +59,7 @@ func (c *Conn) gather() ([]byte, error) {
 	p := append(c.growPooled(nil, len(held)), held...)
 	p, err := c.assemble(p, 0, c.growPooled)
 	if err != nil && isTimeout(err) {
-		held = append([]byte(nil), p...)
-		r.held = &held
+		r.hold(append([]byte(nil), p...))
 	}
 	return p, err
 }
@@ -97,7 +96,7 @@ func (c *Conn) writeDeflated(t MessageType, p []byte) error {
 	b := getBuffer(max(len(p)/2, smallSize))
 	defer putBuffer(b)
 	h := header{fin: true, rsv1: true, opcode: opcode(t)}
-	out, ok := c.u.Compression.compress(b.b[:0], p, c.deflate.deflateParams)
+	out, ok := c.reg.u.Compression.compress(b.b[:0], p, c.deflate.deflateParams)
 	if !ok {
 		h.rsv1, out = false, p
 	}
@@ -131,10 +130,10 @@ type deflatedFrame struct {
 // frameOf returns the message as the connection sends it. It is compressed
 // once for each setting, when the first connection with that needs it.
 func (c *Conn) frameOf(m *PreparedMessage) []byte {
-	if c.deflate == nil || len(m.payload) < c.u.Compression.threshold() {
+	if c.deflate == nil || len(m.payload) < c.reg.u.Compression.threshold() {
 		return m.frame
 	}
-	level, bits := c.u.Compression.level(), c.deflate.serverBits
+	level, bits := c.reg.u.Compression.level(), c.deflate.serverBits
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range m.deflated {
@@ -143,7 +142,7 @@ func (c *Conn) frameOf(m *PreparedMessage) []byte {
 		}
 	}
 	d := deflatedFrame{level, bits, m.frame}
-	if out, ok := c.u.Compression.compress(nil, m.payload, c.deflate.deflateParams); ok {
+	if out, ok := c.reg.u.Compression.compress(nil, m.payload, c.deflate.deflateParams); ok {
 		h := header{fin: true, rsv1: true, opcode: opcode(m.t), length: uint64(len(out))}
 		d.frame = append(appendHeader(make([]byte, 0, maxHeaderLen+len(out)), h), out...)
 	}
@@ -154,7 +153,7 @@ func (c *Conn) frameOf(m *PreparedMessage) []byte {
 // frameSize is what NextWriter gathers for one frame.
 func (c *Conn) frameSize() int {
 	if c.deflate != nil {
-		return c.u.Compression.frameSize()
+		return c.reg.u.Compression.frameSize()
 	}
 	return batchSize
 }

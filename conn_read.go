@@ -83,10 +83,9 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	}
 	if dst, err = c.assemble(dst, base, growSlice); err != nil {
 		if isTimeout(err) && ours {
-			r.held = &dst
+			r.hold(dst)
 		} else if isTimeout(err) {
-			held := slices.Clone(dst[base:])
-			r.held = &held
+			r.hold(slices.Clone(dst[base:]))
 		}
 		return 0, nil, err
 	}
@@ -207,7 +206,7 @@ func (c *Conn) startFrame(h header) error {
 		r.fragments, r.empties, r.size = 0, 0, 0
 	}
 	r.fragments++
-	if int(r.fragments) > c.u.maxFragments() {
+	if int(r.fragments) > c.reg.u.maxFragments() {
 		return &ProtocolError{ClosePolicyViolation, "message of too many fragments", ""}
 	}
 	// Each empty fragment costs the peer six bytes and us a turn of the loop.
@@ -217,12 +216,12 @@ func (c *Conn) startFrame(h header) error {
 		return &ProtocolError{ClosePolicyViolation, "too many empty fragments in a row", ""}
 	}
 	// Neither side of the comparison can overflow: both are below 2^63.
-	limit := c.u.maxMessageSize()
+	limit := c.reg.u.maxMessageSize()
 	if r.compressed {
 		limit = compressedLimit(limit)
 	}
 	if r.size += h.length; r.size > limit {
-		return tooBig(c.u.maxMessageSize())
+		return tooBig(c.reg.u.maxMessageSize())
 	}
 	if h.length == 0 && c.trace != nil {
 		c.trace.payloadRead(r, nil, nil)
@@ -264,7 +263,7 @@ func (c *Conn) tooManyControls() bool {
 		r.controlAt, r.controls = now, 0
 	}
 	r.controls++
-	return int64(r.controls) > int64(c.u.maxControlRate())
+	return int64(r.controls) > int64(c.reg.u.maxControlRate())
 }
 
 // messageInPlace waits for an unfragmented message that fits the read buffer
@@ -343,7 +342,7 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 		return b
 	}
 	var next *buffer
-	size, limit := len(b)+n, c.u.maxMessageSize()
+	size, limit := len(b)+n, c.reg.u.maxMessageSize()
 	if uint64(1)<<bitLen(size-1) > limit+beyondLimit {
 		next = &buffer{b: make([]byte, max(uint64(size), limit))} // compressed, it may be a bit larger
 	} else {
@@ -455,6 +454,9 @@ func (c *Conn) skipMessage() error {
 	}
 }
 
+// hold keeps what had come of a message when a deadline passed.
+func (r *reader) hold(p []byte) { r.held = &p }
+
 // takeHeld returns what a deadline had interrupted.
 func (r *reader) takeHeld() (p []byte) {
 	if r.held != nil {
@@ -545,7 +547,7 @@ func (c *Conn) heardBytes() { c.heard.Store(c.reg.now.Load()) }
 
 // spoke notes a part of a message, either way.
 func (c *Conn) spoke() {
-	if c.u.IdleTimeout > 0 {
+	if c.reg.u.IdleTimeout > 0 {
 		c.beat.spoke.Store(c.reg.now.Load())
 	}
 }

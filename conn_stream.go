@@ -150,13 +150,13 @@ func (m *messageWriter) send(fin bool) error {
 	m.size += len(p)
 	c.spoke()
 	if first {
-		m.deflate = c.deflate != nil && m.size >= c.u.Compression.threshold()
+		m.deflate = c.deflate != nil && m.size >= c.reg.u.Compression.threshold()
 	}
 	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
 	if m.deflate {
 		b := getBuffer(c.frameSize())
 		defer putBuffer(b)
-		p = c.deflate.deflate(b.b[:0], p, c.u.Compression.level(), fin)
+		p = c.deflate.deflate(b.b[:0], p, c.reg.u.Compression.level(), fin)
 		m.deflated += len(p)
 	}
 	h.length = uint64(len(p))

@@ -37,7 +37,7 @@ func (c *Conn) WriteMessage(t MessageType, p []byte) error {
 	if t != TextMessage && t != BinaryMessage {
 		return fmt.Errorf("websocket: WriteMessage of %v", t)
 	}
-	if c.deflate != nil && len(p) >= c.u.Compression.threshold() {
+	if c.deflate != nil && len(p) >= c.reg.u.Compression.threshold() {
 		return c.writeDeflated(t, p)
 	}
 	if err := c.lockData(); err != nil {

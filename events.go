@@ -41,8 +41,20 @@ type Events struct {
 // ServeWebSocket serves the connection until it has ended. A Server whose
 // Handler is an Events doesn't call it but lets idle connections park.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
-	c.ev = &e
+	c.mu.Lock()
+	c.extras().events = &e
+	c.mu.Unlock()
 	c.start(r, (*Conn).loop)
+}
+
+// events returns what serves the connection.
+func (c *Conn) events() *Events {
+	if c.reg.events != nil {
+		return c.reg.events
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extra.events
 }
 
 // start runs OnOpen, and then the loop, by run.
@@ -57,7 +69,7 @@ func (c *Conn) start(r *http.Request, run func(*Conn)) {
 // open runs OnOpen and reports whether the connection is to be served on.
 func (c *Conn) open(r *http.Request) (ok bool) {
 	defer c.recovered(&ok)
-	if f := c.ev.OnOpen; f != nil {
+	if f := c.events().OnOpen; f != nil {
 		f(c, r)
 	}
 	return true
@@ -88,7 +100,7 @@ func (c *Conn) loop() {
 }
 
 // parks reports whether the connection leaves its goroutine when it is quiet.
-func (c *Conn) parks() bool { return canPark && c.renews() && c.u.parkAfter() > 0 }
+func (c *Conn) parks() bool { return canPark && c.renews() && c.reg.u.parkAfter() > 0 }
 
 // renews reports whether it does, or at least takes a new one.
 func (c *Conn) renews() bool { return c.raw != nil && c.reg.events != nil }
@@ -107,7 +119,7 @@ func (c *Conn) atRest() bool {
 
 // restAfter is how long a connection is quiet until it is asked to rest.
 func (c *Conn) restAfter() time.Duration {
-	if t := c.u.parkAfter(); t > 0 {
+	if t := c.reg.u.parkAfter(); t > 0 {
 		return t
 	}
 	return defaultParkAfter
@@ -124,7 +136,7 @@ func (c *Conn) quietEnough() bool {
 func (c *Conn) noteMessage() {
 	r := &c.read
 	now := uint32(c.reg.now.Load()/int64(time.Millisecond)) | 1
-	stay := r.last != 0 && time.Duration(now-r.last)*time.Millisecond < c.u.parkAfter()
+	stay := r.last != 0 && time.Duration(now-r.last)*time.Millisecond < c.reg.u.parkAfter()
 	r.last = now
 	r.nap = !stay
 	if stay {
@@ -137,7 +149,7 @@ func (c *Conn) closed(err error) {
 	ok := true
 	func() {
 		defer c.recovered(&ok)
-		if f := c.ev.OnClose; f != nil {
+		if f := c.events().OnClose; f != nil {
 			f(c, err)
 		}
 	}()
@@ -161,7 +173,7 @@ func (c *Conn) deliver() (err error) {
 
 // messages is the loop that a message costs.
 func (c *Conn) messages() error {
-	onMessage := c.ev.OnMessage
+	onMessage := c.events().OnMessage
 	r := &c.read
 	for {
 		// Most waits are here and not inside of borrowMessage: the stack of a

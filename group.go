@@ -106,7 +106,7 @@ func (c *Conn) Send(m *PreparedMessage) error {
 	if q != nil {
 		held = q.size
 	}
-	if n > c.u.sendQueue()-held {
+	if n > c.reg.u.sendQueue()-held {
 		c.qmu.Unlock()
 		return c.queueFull()
 	}
@@ -127,7 +127,7 @@ var errSlow = &ProtocolError{ClosePolicyViolation, "send queue full: the peer re
 
 func (c *Conn) queueFull() error {
 	c.reg.counters(c).dropped.Add(1)
-	if c.u.SlowPolicy == CloseSlow && c.beginClose(&EndError{By: SideServer, Err: errSlow, code: errSlow.Code, reason: "reading too slowly"}) {
+	if c.reg.u.SlowPolicy == CloseSlow && c.beginClose(&EndError{By: SideServer, Err: errSlow, code: errSlow.Code, reason: "reading too slowly"}) {
 		c.dropQueue()
 		go c.closeAndWait()
 	}

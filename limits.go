@@ -149,7 +149,7 @@ func (s *Server) receive(nc net.Conn) (c *Conn, r *http.Request) {
 		if c == nil {
 			s.release(cl)
 		} else {
-			c.client = cl
+			c.setClient(cl)
 		}
 	}()
 	in, r, err := s.Upgrader.readRequest(nc, t)
@@ -194,7 +194,7 @@ func (s *Server) receiveHTTP(w http.ResponseWriter, r *http.Request) (c *Conn) {
 		if c == nil {
 			s.release(cl)
 		} else {
-			c.client = cl
+			c.setClient(cl)
 		}
 	}()
 	if cl, err = s.identify(r); err != nil {

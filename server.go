@@ -160,7 +160,7 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.reg.u = &s.Upgrader
 		s.reg.log.to = s.ErrorLog
-		s.reg.done = func(c *Conn) { s.release(c.client) }
+		s.reg.done = func(c *Conn) { s.release(c.clientOf()) }
 		s.stopped = make(chan struct{})
 		if s.MaxHandshakes > 0 {
 			s.slots = make(chan struct{}, s.MaxHandshakes)
@@ -264,11 +264,10 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		c.shutdown()
 	}
 	if s.reg.events != nil {
-		c.ev = s.reg.events
 		c.start(r, func(c *Conn) { go c.loop() })
 		return
 	}
-	defer s.release(c.client)
+	defer s.release(c.clientOf())
 	defer func() {
 		if v := recover(); v != nil {
 			s.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())

@@ -272,7 +272,7 @@ func (c *Conn) sweep(now int64) time.Duration {
 
 // sweepWrite cuts a connection whose peer takes nothing.
 func (c *Conn) sweepWrite(now int64) time.Duration {
-	t := c.u.writeTimeout()
+	t := c.reg.u.writeTimeout()
 	if t <= 0 {
 		return never
 	}
@@ -297,7 +297,7 @@ func (c *Conn) sweepWrite(now int64) time.Duration {
 // nothing after one.
 func (c *Conn) sweepPing(now int64) time.Duration {
 	k := &c.beat
-	t, limit := c.u.pingInterval(), c.u.pongTimeout()
+	t, limit := c.reg.u.pingInterval(), c.reg.u.pongTimeout()
 	if t <= 0 {
 		return never
 	}
@@ -327,13 +327,13 @@ func (c *Conn) sweepPing(now int64) time.Duration {
 // sweepAge closes a connection that is too old, or whose peer only keeps it.
 func (c *Conn) sweepAge(now int64) time.Duration {
 	next := never
-	if c.u.MaxLifetime > 0 {
+	if c.reg.u.MaxLifetime > 0 {
 		if next = time.Duration(c.beat.endBy.Load() - now); next <= 0 {
 			c.closeSoon(&EndError{By: SideServer, Err: errMaxLifetime, code: CloseGoingAway, reason: "maximum lifetime"})
 			return 0
 		}
 	}
-	if t := c.u.IdleTimeout; t > 0 {
+	if t := c.reg.u.IdleTimeout; t > 0 {
 		left := t - time.Duration(now-c.beat.spoke.Load())
 		if left < 0 { // and not 0: the time of the last tick is a little less than the time
 			c.closeSoon(&EndError{By: SideServer, Err: errIdle, code: CloseNormal, reason: "idle"})

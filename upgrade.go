@@ -276,7 +276,7 @@ func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registr
 		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, u, reg, t)
+	c := newConn(nc, reg, t)
 	a.settle(c)
 	c.read.in = in
 	c.read.release()
@@ -387,7 +387,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, u, reg, t)
+	c := newConn(nc, reg, t)
 	a.settle(c)
 	if n := brw.Reader.Buffered(); n > 0 {
 		c.read.in = getBuffer(n)
