@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"testing"
 	"unicode/utf8"
 )
 
@@ -74,4 +75,25 @@ func (r *referenceServer) inflate() CloseCode {
 		r.window = j.out[max(0, len(j.out)-size):]
 	}
 	return 0
+}
+
+// FuzzConnDeflate is FuzzConn with clients that compress: the reference
+// inflates their messages with a decoder of its own.
+func FuzzConnDeflate(f *testing.F) {
+	for i, v := range loadCases(f, "testdata/conformance_deflate.txt") {
+		if len(v.in) < 2000 {
+			f.Add(v.in, []byte{byte(i % 8)}, byte(i)&3|fuzzTakeover)
+			f.Add(v.in, []byte{160, 5, 2, 0}, byte(i)&^(fuzzFrames|fuzzTakeover))
+		}
+	}
+	hello := "\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00\xc1\x05\xf2\x00\x11\x00\x00"
+	f.Add([]byte(hello+"\x88\x02\x03\xe8"), []byte{200, 1}, byte(fuzzFrames|fuzzTakeover))
+	f.Add([]byte("\x41\x02\xf2\x48\x89\x02hi\x80\x05\xcd\xc9\xc9\x07\x00"+hello), []byte{3}, byte(fuzzFrames|fuzzFragments|2))
+	f.Add([]byte("\x42\x7f\x09\x00\x80\x01\x00"+hello), []byte{99}, byte(fuzzFrames|fuzzLimit|3))
+	f.Fuzz(func(t *testing.T, script, sizes []byte, mode byte) {
+		v := fuzzCase(script, mode)
+		v.deflate("permessage-deflate; client_max_window_bits")
+		v.u.Compression.ContextTakeover = mode&fuzzTakeover != 0
+		checkConn(t, v, sizes, mode)
+	})
 }

@@ -266,7 +266,11 @@ func TestConformancePrefixes(t *testing.T) {
 // checkHeld wants the memory of a connection that waits to be within the limit
 // of a message plus 256 KiB.
 func checkHeld(t *testing.T, v *conformanceCase) func(*Conn) {
-	limit := v.u.maxMessageSize() + 256<<10
+	limit := v.u.maxMessageSize()
+	if v.deflates() {
+		limit = compressedLimit(limit)
+	}
+	limit += 256 << 10
 	return func(c *Conn) {
 		if got := held(c); uint64(got) > limit {
 			t.Fatalf("a connection that waits holds %d bytes, want at most %d", got, limit)
@@ -294,6 +298,7 @@ const (
 	fuzzLimit     = 3 << 3 // one of four limits
 	fuzzFragments = 1 << 5 // a limit of three fragments
 	fuzzClose     = 1 << 6 // the server closes on "bye"
+	fuzzTakeover  = 1 << 7 // of FuzzConnDeflate: the client's context is kept
 )
 
 // fuzzCase is the case that a script and a mode stand for.
@@ -360,7 +365,7 @@ func piecesOf(stream, sizes []byte) (pieces [][]byte) {
 // never holds more memory than it may. The answers are lawful frames, or
 // setAnswers has a fault to tell.
 func FuzzConn(f *testing.F) {
-	for i, v := range loadConformance(f) {
+	for i, v := range loadCases(f, "testdata/conformance.txt") {
 		if len(v.in) < 2000 {
 			f.Add(v.in, []byte{0}, byte(i)&3)
 			f.Add(v.in, []byte{1}, byte(i+1)&3)
@@ -371,19 +376,23 @@ func FuzzConn(f *testing.F) {
 	f.Add([]byte("\x81\x03bye\x89\x04late\x82\x7f\x09x\x88\x00"), []byte{7}, byte(fuzzFrames|fuzzClose|1))
 	f.Add([]byte("\x02\x7e\x03x\x00\x00\x89\x02hi\x80\x7f\x01y"), []byte{99}, byte(fuzzFrames|fuzzLimit|2))
 	f.Fuzz(func(t *testing.T, script, sizes []byte, mode byte) {
-		v := fuzzCase(script, mode)
-		stream := []byte(conformanceRequest + string(v.in))
-		want := reference(v, v.in)
-		whole := servings[0].run(t, v, &scriptConn{pieces: [][]byte{stream}, waits: checkHeld(t, v)})
-		w := servings[int(mode)%len(servings)]
-		split := w.run(t, v, &scriptConn{pieces: piecesOf(stream, sizes), waits: checkHeld(t, v)})
-		if err := split.compare(whole.messages, whole.answers, whole.end); err != nil {
-			t.Errorf("%v, pieces of % d, not as Events in one: % x: %v", w, sizes, v.in, err)
-		}
-		whole.end = withoutSection(whole.end)
-		want.allow(whole)
-		if err := whole.compare(want.messages, want.answers, want.end); err != nil {
-			t.Errorf("in one piece: % x: %v", v.in, err)
-		}
+		checkConn(t, fuzzCase(script, mode), sizes, mode)
 	})
+}
+
+// checkConn is what both targets have in common.
+func checkConn(t *testing.T, v *conformanceCase, sizes []byte, mode byte) {
+	stream := []byte(v.request() + string(v.in))
+	want := reference(v, v.in)
+	whole := servings[0].run(t, v, &scriptConn{pieces: [][]byte{stream}, waits: checkHeld(t, v)})
+	w := servings[int(mode)%len(servings)]
+	split := w.run(t, v, &scriptConn{pieces: piecesOf(stream, sizes), waits: checkHeld(t, v)})
+	if err := split.compare(whole.messages, whole.answers, whole.end); err != nil {
+		t.Errorf("%v, pieces of % d, not as Events in one: % x: %v", w, sizes, v.in, err)
+	}
+	whole.end = withoutSection(whole.end)
+	want.allow(whole)
+	if err := whole.compare(want.messages, want.answers, want.end); err != nil {
+		t.Errorf("in one piece: % x: %v", v.in, err)
+	}
 }
