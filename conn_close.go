@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -100,6 +101,9 @@ func (c *Conn) sentClose() {
 	c.mu.Lock()
 	if c.connState() != stateClosed {
 		c.end.Sent = c.end.code
+		if p := appendClosePayload(nil, c.end.code, c.end.reason); len(p) > 2 {
+			c.end.SentReason = string(p[2:]) // as much of it as went out
+		}
 	}
 	c.mu.Unlock()
 }
@@ -117,7 +121,7 @@ func (c *Conn) peerClosed(p []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() != stateClosed {
-		c.end.Received = code
+		c.end.Received, c.end.ReceivedReason = code, reason
 		c.end.Clean = c.end.Sent != 0
 	}
 	return errPeerClosed
@@ -154,7 +158,7 @@ func (c *Conn) readFailed(err error) error {
 		linger(c.nc) // TLS has an alert to send, and unread bytes would make a reset
 	}
 	e := &EndError{By: SidePeer, Err: streamEnd(err)}
-	if errors.Is(err, net.ErrClosed) { // NetConn was closed under us
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
 		e.By = SideServer
 	}
 	c.finish(e)

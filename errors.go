@@ -124,11 +124,13 @@ func (s Side) String() string {
 //   - anything else: the error of the network, or a panic of the handler, whose
 //     value it unwraps to if that is an error
 type EndError struct {
-	By       Side      // who began the end
+	By       Side      // who began the end, or gave the reason for it
 	Sent     CloseCode // the code of our close frame, 0 when none went out
 	Received CloseCode // the code of the peer's, 0 when none came
 	Clean    bool      // both close frames were exchanged (section 7.1.4)
 	Err      error     // why
+
+	SentReason, ReceivedReason string // of the close frames
 
 	code   CloseCode // of the close frame that is to go out
 	reason string

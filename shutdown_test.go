@@ -178,8 +178,9 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 					t.Errorf("Shutdown = %v after %v with a CloseTimeout of %v and a context of %v", err, took, test.closeTimeout, test.timeout)
 				}
 				eventually(t, "nothing is open", func() bool { return s.Stats().Open == 0 })
-				if got := s.Stats().ClosedByServer; got[CloseGoingAway] != 2*each || got[CloseAbnormal] != each {
-					t.Errorf("ends by the server: %v; want %d with 1001, and %d with 1006 that took nothing", got, 2*each, each)
+				// The kernel may just have had room for the close frame to a deaf one.
+				if got := s.Stats().ClosedByServer; got[CloseGoingAway] < 2*each || got[CloseGoingAway]+got[CloseAbnormal] != 3*each {
+					t.Errorf("ends by the server: %v; want %d with 1001, and %d more or with 1006 that took nothing", got, 2*each, each)
 				}
 			})
 		}
