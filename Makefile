@@ -31,6 +31,7 @@ layers:
 	$(GO) vet utf8.go
 	$(GO) vet $(LEAVES) frame.go
 	$(GO) vet $(LEAVES) $(HANDSHAKE)
+	$(GO) vet $(LEAVES) $(HANDSHAKE) deflate.go inflate.go
 
 # Without a bound, making one interesting input smaller takes up to a minute,
 # which is longer than the whole run.
