@@ -157,42 +157,46 @@ func connectCounted(t *testing.T) (*Conn, *peer, *countedConn) {
 	return c, p, cc
 }
 
+var (
+	hundredTexts = bytes.Repeat(textFrame("twenty bytes of text"), 100)
+	longAnswer   = strings.Repeat("2,000 bytes of text.", 100)
+)
+
+var batches = []struct {
+	name   string
+	sent   []byte
+	answer func(c *Conn, n int, data []byte) // n counts from 1
+	frames int
+	writes int64
+}{
+	{"100 frames", hundredTexts, func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
+	{"no answer to the last", hundredTexts, func(c *Conn, n int, data []byte) {
+		if n < 100 {
+			c.WriteMessage(TextMessage, data)
+		}
+	}, 99, 1},
+	{"an answer to the first", hundredTexts, func(c *Conn, n int, data []byte) {
+		if n == 1 {
+			c.WriteMessage(TextMessage, data)
+		}
+	}, 1, 1},
+	{"pings between and behind", bytes.Repeat(append(textFrame("x"), clientFrame(opPing, true, "y")...), 50),
+		func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
+	{"half a frame behind", append(hundredTexts[:len(hundredTexts):len(hundredTexts)], textFrame("the next")[:4]...),
+		func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
+	{"40 KB of answers", hundredTexts[:20*len(hundredTexts)/100],
+		func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, []byte(longAnswer)) }, 20, 3},
+	{"a flush after each fiftieth", hundredTexts, func(c *Conn, n int, data []byte) {
+		if c.WriteMessage(TextMessage, data); n%50 == 0 {
+			c.Flush()
+		}
+	}, 100, 2},
+}
+
 // Answers to frames that came in one segment leave in one write, whoever is
 // the last of them; and what 16 KiB don't hold makes another.
 func TestBatchIsOneWrite(t *testing.T) {
-	hundred := bytes.Repeat(textFrame("twenty bytes of text"), 100)
-	long := strings.Repeat("2,000 bytes of text.", 100)
-	tests := []struct {
-		name   string
-		sent   []byte
-		answer func(c *Conn, n int, data []byte) // n counts from 1
-		frames int
-		writes int64
-	}{
-		{"100 frames", hundred, func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
-		{"no answer to the last", hundred, func(c *Conn, n int, data []byte) {
-			if n < 100 {
-				c.WriteMessage(TextMessage, data)
-			}
-		}, 99, 1},
-		{"an answer to the first", hundred, func(c *Conn, n int, data []byte) {
-			if n == 1 {
-				c.WriteMessage(TextMessage, data)
-			}
-		}, 1, 1},
-		{"pings between and behind", bytes.Repeat(append(textFrame("x"), clientFrame(opPing, true, "y")...), 50),
-			func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
-		{"half a frame behind", append(hundred[:len(hundred):len(hundred)], textFrame("the next")[:4]...),
-			func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, data) }, 100, 1},
-		{"40 KB of answers", hundred[:20*len(hundred)/100],
-			func(c *Conn, n int, data []byte) { c.WriteMessage(TextMessage, []byte(long)) }, 20, 3},
-		{"a flush after each fiftieth", hundred, func(c *Conn, n int, data []byte) {
-			if c.WriteMessage(TextMessage, data); n%50 == 0 {
-				c.Flush()
-			}
-		}, 100, 2},
-	}
-	for _, test := range tests {
+	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
 			c, p, cc := connectCounted(t)
 			n := 0
@@ -352,29 +356,30 @@ func TestReadDeadlineUnderEvents(t *testing.T) {
 	wantEndError(t, <-d.ends, EndError{By: SideServer, Sent: CloseGoingAway}, os.ErrDeadlineExceeded)
 }
 
+var waysToEnd = []struct {
+	name  string
+	end   func(p *peer, c *Conn)
+	want  EndError
+	cause error
+}{
+	{"close frame", func(p *peer, _ *Conn) { p.closeWith(4001, "") }, EndError{By: SidePeer, Sent: 4001, Received: 4001, Clean: true}, nil},
+	{"FIN", func(p *peer, _ *Conn) { p.nc.Close() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
+	{"FIN inside a frame", func(p *peer, _ *Conn) { p.send(textFrame("x")[:3]); p.nc.Close() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
+	{"half close", func(p *peer, _ *Conn) { p.nc.(*net.TCPConn).CloseWrite() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
+	{"reset", func(p *peer, _ *Conn) { p.nc.(*net.TCPConn).SetLinger(0); p.nc.Close() }, EndError{By: SidePeer}, nil},
+	{"broken rule", func(p *peer, _ *Conn) { p.send([]byte{0xff, 0xff}); p.leave() }, EndError{By: SidePeer, Sent: CloseProtocolError}, nil},
+	{"CloseNow", func(_ *peer, c *Conn) { c.CloseNow() }, EndError{By: SideServer}, net.ErrClosed},
+	{"many at once", func(p *peer, c *Conn) {
+		for range 4 {
+			go c.CloseNow()
+		}
+		p.nc.Close()
+	}, EndError{}, nil},
+}
+
 // OnClose comes exactly once, however a connection ends.
 func TestOnCloseOnce(t *testing.T) {
-	ends := []struct {
-		name  string
-		end   func(p *peer, c *Conn)
-		want  EndError
-		cause error
-	}{
-		{"close frame", func(p *peer, _ *Conn) { p.closeWith(4001, "") }, EndError{By: SidePeer, Sent: 4001, Received: 4001, Clean: true}, nil},
-		{"FIN", func(p *peer, _ *Conn) { p.nc.Close() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
-		{"FIN inside a frame", func(p *peer, _ *Conn) { p.send(textFrame("x")[:3]); p.nc.Close() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
-		{"half close", func(p *peer, _ *Conn) { p.nc.(*net.TCPConn).CloseWrite() }, EndError{By: SidePeer}, io.ErrUnexpectedEOF},
-		{"reset", func(p *peer, _ *Conn) { p.nc.(*net.TCPConn).SetLinger(0); p.nc.Close() }, EndError{By: SidePeer}, nil},
-		{"broken rule", func(p *peer, _ *Conn) { p.send([]byte{0xff, 0xff}); p.leave() }, EndError{By: SidePeer, Sent: CloseProtocolError}, nil},
-		{"CloseNow", func(_ *peer, c *Conn) { c.CloseNow() }, EndError{By: SideServer}, net.ErrClosed},
-		{"many at once", func(p *peer, c *Conn) {
-			for range 4 {
-				go c.CloseNow()
-			}
-			p.nc.Close()
-		}, EndError{}, nil},
-	}
-	for _, test := range ends {
+	for _, test := range waysToEnd {
 		t.Run(test.name, func(t *testing.T) {
 			d := newDiary()
 			e := d.events()

@@ -393,25 +393,28 @@ func (mc *meteredConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// openHead is a request but for its end.
+var openHead = strings.TrimSuffix(peerRequest, "\r\n")
+
+var endlessHandshakes = []struct {
+	name   string
+	u      Upgrader
+	start  string
+	repeat string
+	status int
+	limit  int64
+}{
+	{"request line", Upgrader{}, "GET /", "a", 414, 16 << 10},
+	{"header line", Upgrader{}, openHead + "X: ", "a", 431, 32 << 10},
+	{"header lines", Upgrader{}, openHead, "X: a\r\n", 431, 16 << 10},
+	{"long header lines", Upgrader{}, openHead, "X: " + strings.Repeat("a", 1000) + "\r\n", 431, 32 << 10},
+	{"MaxHeaderBytes", Upgrader{MaxHeaderBytes: 1000}, openHead + "X: ", "a", 431, 4 << 10},
+}
+
 // Lines and sections without an end are answered when the limit is passed, and
 // no more than a buffer of the limit's size is ever stored.
 func TestEndlessHandshakes(t *testing.T) {
-	head := strings.TrimSuffix(peerRequest, "\r\n")
-	tests := []struct {
-		name   string
-		u      Upgrader
-		start  string
-		repeat string
-		status int
-		limit  int64
-	}{
-		{"request line", Upgrader{}, "GET /", "a", 414, 16 << 10},
-		{"header line", Upgrader{}, head + "X: ", "a", 431, 32 << 10},
-		{"header lines", Upgrader{}, head, "X: a\r\n", 431, 16 << 10},
-		{"long header lines", Upgrader{}, head, "X: " + strings.Repeat("a", 1000) + "\r\n", 431, 32 << 10},
-		{"MaxHeaderBytes", Upgrader{MaxHeaderBytes: 1000}, head + "X: ", "a", 431, 4 << 10},
-	}
-	for _, test := range tests {
+	for _, test := range endlessHandshakes {
 		t.Run(test.name, func(t *testing.T) {
 			server, client := tcpPair(t)
 			mc := &meteredConn{TCPConn: server.(*net.TCPConn)}
