@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// start serves until the test ends.
+func start(t *testing.T) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(ln)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		<-served
+	})
+	return ln.Addr().String()
+}
+
+// A peer is a WebSocket client, as far as the tests need one.
+type peer struct {
+	testing.TB
+	nc net.Conn
+	r  *bufio.Reader
+}
+
+func dial(t testing.TB, addr, path, session, client string) *peer {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	p := &peer{t, nc, bufio.NewReader(nc)}
+	who := url.Values{}
+	if session != "" {
+		who = url.Values{"session": {session}, "client": {client}}
+	}
+	io.WriteString(nc, strings.Replace(rawRequest(addr, who, true), "/echo", path, 1))
+	resp, err := http.ReadResponse(p.r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %v, %v; want 101", resp, err)
+	}
+	return p
+}
+
+// frame returns the next frame's first byte and payload.
+func (p *peer) frame() (b0 byte, payload []byte) {
+	p.Helper()
+	var h [2]byte
+	if _, err := io.ReadFull(p.r, h[:]); err != nil {
+		p.Fatalf("reading a frame: %v", err)
+	}
+	n := int(h[1])
+	if n == 126 {
+		var more [2]byte
+		io.ReadFull(p.r, more[:])
+		n = int(binary.BigEndian.Uint16(more[:]))
+	}
+	payload = make([]byte, n)
+	if _, err := io.ReadFull(p.r, payload); err != nil {
+		p.Fatalf("reading a payload of %d bytes: %v", n, err)
+	}
+	return h[0], payload
+}
+
+func (p *peer) event() (e event) {
+	p.Helper()
+	_, data := p.frame()
+	if err := json.Unmarshal(data, &e); err != nil {
+		p.Fatalf("event %q: %v", data, err)
+	}
+	return e
+}
+
+// until returns the events up to the one of that kind.
+func (p *peer) until(kind string) (all []event) {
+	p.Helper()
+	for {
+		e := p.event()
+		if all = append(all, e); e.Kind == kind {
+			return all
+		}
+	}
+}
+
+func (p *peer) command(c command) {
+	data, _ := json.Marshal(c)
+	p.nc.Write(masked(fin|text, data))
+}
+
+func kinds(events []event) (kinds []string) {
+	for _, e := range events {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+func TestPage(t *testing.T) {
+	addr := start(t)
+	seen := make(map[string]bool)
+	get := func(path string) (*http.Response, string) {
+		seen[path] = true
+		resp, err := http.Get("http://" + addr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("GET %s: %s, %v", path, resp.Status, err)
+		}
+		return resp, string(body)
+	}
+	resp, page := get("/")
+	if got := resp.Header.Get("Content-Security-Policy"); !strings.Contains(got, "default-src 'none'") {
+		t.Errorf("Content-Security-Policy is %q, want nothing allowed by default", got)
+	}
+	assets := regexp.MustCompile(`(?:href|src|from)[= ]"(?:\./)?(\w+\.\w+)"`)
+	for _, asset := range assets.FindAllStringSubmatch(page, -1) {
+		_, body := get("/" + asset[1])
+		for _, asset := range assets.FindAllStringSubmatch(body, -1) {
+			get("/" + asset[1])
+		}
+	}
+	if want := []string{"/style.css", "/page.js", "/story.js", "/draw.js", "/words.js"}; slices.ContainsFunc(want, func(s string) bool { return !seen[s] }) {
+		t.Errorf("the page asks for %v, want %v among them", seen, want)
+	}
+	for _, script := range regexp.MustCompile(`data-script="(\w+)"`).FindAllStringSubmatch(page, -1) {
+		if _, ok := scripts[script[1]]; !ok {
+			t.Errorf("the page has a button for the script %q, which isn't there", script[1])
+		}
+	}
+}
+
+// A page sees its own connections and those of programs, not those of others.
+func TestSessions(t *testing.T) {
+	addr := start(t)
+	viewer, other := dial(t, addr, tracePath, "mine", ""), dial(t, addr, tracePath, "theirs", "")
+	listen := viewer.event()
+	if listen.Kind != "listen" || listen.Local != addr || listen.FD == 0 || listen.PID == 0 {
+		t.Errorf("the first event is %+v, want the listener on %s", listen, addr)
+	}
+	other.event()
+
+	page := dial(t, addr, "/echo", "mine", "page-1")
+	page.nc.Write(masked(fin|text, []byte("Hello")))
+	if b0, data := page.frame(); b0 != fin|text || string(data) != "Hello" {
+		t.Errorf("echo: %x %q, want the text Hello", b0, data)
+	}
+	page.nc.Write(goodbye())
+	got := viewer.until("closed")
+	want := []string{"accept", "request", "answer", "state", "read", "write", "read", "state", "write", "state", "closed"}
+	if !slices.Equal(kinds(got), want) {
+		t.Errorf("events %v, want %v", kinds(got), want)
+	}
+	for i, e := range got {
+		if e.Client != "page-1" || i > 0 && e.At < got[i-1].At {
+			t.Errorf("event %d of %q at %f, want of page-1 and not before %f", i, e.Client, e.At, got[max(i-1, 0)].At)
+		}
+	}
+	if f := got[4].Frame; string(f.Payload) != "Hello" || len(f.Header) != 6 || f.Wire[0]^f.Header[2] != 'H' {
+		t.Errorf("frame %+v, want a masked Hello", f)
+	}
+	if e := got[len(got)-1].End; e == nil || !e.Clean || e.Sent != 1000 || e.Received != 1000 {
+		t.Errorf("end %+v, want a clean one with 1000", e)
+	}
+
+	dial(t, addr, "/echo", "", "").nc.Write(goodbye())
+	for name, p := range map[string]*peer{"mine": viewer, "theirs": other} {
+		if got := p.until("closed"); got[0].Kind != "accept" || got[0].Client != "" {
+			t.Errorf("session %s: the first event is %+v, want the program's", name, got[0])
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	addr := start(t)
+	viewer := dial(t, addr, tracePath, "s", "")
+	viewer.event()
+	before := now()
+	viewer.command(command{Do: "clock", ID: 7})
+	if e := viewer.event(); e.Kind != "clock" || e.ID != 7 || e.At < before {
+		t.Errorf("clock: %+v", e)
+	}
+	page := dial(t, addr, "/echo", "s", "page-1")
+	page.nc.Write(masked(fin|text, nil)) // once its echo is here, the server knows the page
+	page.frame()
+	viewer.command(command{Do: "ping", Text: "there?"})
+	if b0, data := page.frame(); b0 != fin|ping || string(data) != "there?" {
+		t.Errorf("ping: %x %q", b0, data)
+	}
+	viewer.command(command{Do: "close", Code: 1001, Text: "home"})
+	if b0, data := page.frame(); b0 != fin|closing || string(data) != "\x03\xe9home" {
+		t.Errorf("close: %x %q", b0, data)
+	}
+	page.nc.Write(goodbye())
+	viewer.until("closed")
+	viewer.nc.Write(masked(fin|text, []byte("not JSON")))
+	if b0, data := viewer.frame(); b0 != fin|closing || string(data[:2]) != "\x03\xeb" {
+		t.Errorf("not JSON: %x %q, want a close frame with 1003", b0, data)
+	}
+}
+
+// What the raw client does, and what the server makes of it.
+func TestScripts(t *testing.T) {
+	addr := start(t)
+	for name := range scripts {
+		t.Run(name, func(t *testing.T) {
+			viewer := dial(t, addr, tracePath, name, "")
+			viewer.event()
+			viewer.command(command{Do: "raw", Script: name, Client: "raw-1", Text: "some 🙂 words"})
+			var found *problem
+			var message string
+			var closing *end
+			ended := false
+			for closing == nil || !ended {
+				switch e := viewer.event(); {
+				case e.Kind == "read" && e.Frame.Problem != nil:
+					found = e.Frame.Problem
+				case e.Kind == "write" && e.Frame.Header[0] == fin|text:
+					message = string(e.Frame.Payload)
+				case e.Kind == "closed":
+					closing = e.End
+				case e.Kind == "raw" && e.State == "end":
+					ended = true
+					if e.Text != io.EOF.Error() {
+						t.Errorf("the raw client's stream ends with %s, want EOF", e.Text)
+					}
+				}
+			}
+			switch name {
+			case "fragments":
+				if message != "some 🙂 words" || !closing.Clean {
+					t.Errorf("the echo of fragments is %q, then %+v", message, closing)
+				}
+			case "ping":
+				if !closing.Clean {
+					t.Errorf("end %+v, want a clean one", closing)
+				}
+			case "nokey":
+				if closing.Sent != 0 || !strings.Contains(closing.Problem.Reason, "400") {
+					t.Errorf("end %+v, want a refusal with 400", closing)
+				}
+			default:
+				if found == nil || found.Code != closing.Sent || !strings.HasPrefix(found.Section, "RFC 6455, section ") {
+					t.Errorf("found %+v, end %+v; want a rule of RFC 6455 and its code", found, closing)
+				}
+			}
+		})
+	}
+}
+
+func TestDialAddr(t *testing.T) {
+	for _, test := range []struct{ listen, want string }{
+		{"0.0.0.0:9003", "127.0.0.1:9003"}, {"[::]:9003", "127.0.0.1:9003"}, {"127.0.0.2:1", "127.0.0.2:1"},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", test.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := dialAddr(addr); got != test.want {
+			t.Errorf("dialAddr(%s) = %s, want %s", test.listen, got, test.want)
+		}
+	}
+}
