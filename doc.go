@@ -123,4 +123,11 @@
 // it to every member's queue and waits for none; a member whose queue is full,
 // 1 MiB by default, is closed with 1008 or misses the message, as
 // Upgrader.SlowPolicy says.
+//
+// # Looking at it
+//
+// [Server.Stats] has counters that are always on; [Server.Expvar] and
+// [Server.MetricsHandler] publish them. Upgrader.Trace has hooks that see each
+// request, answer and frame as it is on the wire, and [NewTextTrace] makes one
+// that writes them for a person to read, bit by bit.
 package websocket
