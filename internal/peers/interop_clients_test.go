@@ -211,6 +211,7 @@ type gobwasPeer struct {
 	r       io.Reader
 	hs      ws.Handshake
 	deflate bool
+	closing bool // our close frame went out
 	pongs   []string
 }
 
@@ -309,7 +310,9 @@ func (p *gobwasPeer) Read() (bool, []byte, error) {
 			continue
 		case ws.OpClose:
 			code, reason := ws.ParseCloseFrameData(f.Payload)
-			p.send(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))
+			if !p.closing { // a second close frame would meet a closed socket, and cause a reset
+				p.send(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))
+			}
 			// The server closes TCP, in good order (section 7.1.1).
 			if n, err := io.Copy(io.Discard, p.r); n > 0 || err != nil {
 				return false, nil, fmt.Errorf("behind the close frame: %d bytes and %v; want the end of the stream", n, err)
@@ -358,6 +361,7 @@ func (p *gobwasPeer) Ping(payload string, b []byte) (string, []byte, error) {
 }
 
 func (p *gobwasPeer) Close(code int, reason string) (closed, error) {
+	p.closing = true
 	if err := p.send(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusCode(code), reason))); err != nil {
 		return closed{}, err
 	}
