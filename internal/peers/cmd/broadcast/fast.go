@@ -95,7 +95,7 @@ func (s *server) repeat(r *load.Receivers, w work, n int) (sample, error) {
 			return sample{}, err
 		}
 		s.last += uint64(w.burst)
-		res, err := r.Await(s.last, 30*time.Second)
+		res, err := r.Await(s.last, 2*time.Minute)
 		if err != nil {
 			return sample{}, err
 		}
