@@ -23,17 +23,63 @@ func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
 }
 
 // appendInflated reads the rest of a compressed message and appends what comes
-// out of it to dst. The payload is gathered first: bytes that a slow peer sends
-// are cheap to keep, what inflates them isn't.
+// out of it to dst.
 func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
-	r := &c.read
+	p, err := c.compressedPayload()
+	if err != nil {
+		return dst, err
+	}
+	return c.inflate(dst, p)
+}
+
+// borrowInflated is appendInflated into a buffer on loan.
+func (c *Conn) borrowInflated() ([]byte, error) {
+	p, err := c.compressedPayload()
+	if err != nil {
+		return nil, err
+	}
+	b := getBuffer(inflatedGuess(len(p), c.reg.u.maxMessageSize()))
+	out, err := c.inflate(b.b[:0], p)
+	if err != nil || cap(out) != cap(b.b) { // it has outgrown the buffer
+		putBuffer(b)
+		return out, err
+	}
+	c.read.msg = b
+	return out, nil
+}
+
+// inflatedGuess is the room for a message before it is known what it inflates
+// to. What compresses better than to an eighth is rare, or a bomb.
+func inflatedGuess(payload int, limit uint64) int {
+	return max(int(min(8*uint64(payload), limit)), smallSize)
+}
+
+// compressedPayload gathers the payload before any of it is inflated: bytes that
+// a slow peer sends are cheap to keep, what inflates them isn't.
+func (c *Conn) compressedPayload() ([]byte, error) {
 	p, ok, err := c.messageInPlace()
 	if !ok && err == nil {
 		p, err = c.gather()
 	}
-	if err != nil {
-		return dst, err
+	return p, err
+}
+
+// gather assembles a compressed payload that doesn't lie in one piece. After a
+// deadline what had come is kept where it is: deadlines that pass, one for each
+// byte, must not cost a copy each.
+func (c *Conn) gather() ([]byte, error) {
+	r := &c.read
+	p, err := c.assemble(r.takeHeld(), 0, c.growPooled)
+	if err != nil && isTimeout(err) {
+		r.hold(p)
+		r.msg = nil // the pool won't have it back
 	}
+	return p, err
+}
+
+// inflate appends the message whose payload is p to dst.
+func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
+	r := &c.read
 	m := inflation{payload: p, limit: int(c.reg.u.maxMessageSize()), window: c.deflate.window}
 	if r.opcode == opText {
 		m.text = &r.utf8
@@ -49,38 +95,6 @@ func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
 	n.deflatedIn.Add(r.size)
 	n.inflatedIn.Add(uint64(len(out) - len(dst)))
 	return out, nil
-}
-
-// gather assembles a compressed payload that doesn't lie in one piece, in
-// r.msg. After a deadline what had come is kept for the next read.
-func (c *Conn) gather() ([]byte, error) {
-	r := &c.read
-	held := r.takeHeld()
-	p := append(c.growPooled(nil, len(held)), held...)
-	p, err := c.assemble(p, 0, c.growPooled)
-	if err != nil && isTimeout(err) {
-		r.hold(append([]byte(nil), p...))
-	}
-	return p, err
-}
-
-// borrowInflated is appendInflated into a buffer on loan.
-func (c *Conn) borrowInflated() ([]byte, error) {
-	r := &c.read
-	b := getBuffer(inflatedGuess(r.left))
-	p, err := c.appendInflated(b.b[:0])
-	if err != nil || cap(p) != cap(b.b) { // it has outgrown the buffer
-		putBuffer(b)
-		return p, err
-	}
-	r.msg = b
-	return p, nil
-}
-
-// inflatedGuess is the room for a message before it is known what it inflates
-// to: four times its first frame, within what may be allocated ahead.
-func inflatedGuess(length uint64) int {
-	return int(min(max(4*min(length, aheadSize), smallSize), aheadSize))
 }
 
 // freeMessage gives back the message that lay in a buffer of its own.

@@ -125,13 +125,14 @@ func (m *messageWriter) Write(p []byte) (int, error) {
 		if m.buf == nil {
 			m.buf = getBuffer(m.c.frameSize())
 		}
-		if m.buf.w == len(m.buf.b) {
+		size := m.c.frameSize() // the buffer's is a power of two
+		if m.buf.w == size {
 			if err := m.send(false); err != nil {
 				return n, err
 			}
 			continue
 		}
-		k := copy(m.buf.b[m.buf.w:], p[n:])
+		k := copy(m.buf.b[m.buf.w:size], p[n:])
 		m.buf.w += k
 		n += k
 	}

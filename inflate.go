@@ -151,7 +151,7 @@ func (in *inflater) inflate(b []byte) (n int, err error) {
 			return 0, errInflateCut()
 		case err == io.EOF:
 			if len(in.feed.rest) == 0 {
-				return 0, errInflateCut() // the empty block is missing
+				return n, errInflateCut() // the empty block is missing
 			}
 			err = nil
 			in.reset(nil)

@@ -161,6 +161,12 @@ func overTransports(t *testing.T, f func(t *testing.T, pair transport)) {
 // connect returns both ends of a connection that u has upgraded.
 func connect(t testing.TB, u *Upgrader, pair transport) (*Conn, *peer) {
 	t.Helper()
+	return connectBy(t, u, pair, (*peer).handshake)
+}
+
+// connectBy is connect with a handshake of the caller's.
+func connectBy(t testing.TB, u *Upgrader, pair transport, handshake func(*peer)) (*Conn, *peer) {
+	t.Helper()
 	server, client := pair(t)
 	p := newPeer(t, client)
 	done := make(chan *Conn, 1)
@@ -171,7 +177,7 @@ func connect(t testing.TB, u *Upgrader, pair transport) (*Conn, *peer) {
 		}
 		done <- c
 	}()
-	p.handshake()
+	handshake(p)
 	c := <-done
 	if c == nil {
 		t.FailNow()
@@ -255,6 +261,15 @@ func (p *peer) receive() error {
 
 // frame returns the next frame, which has to be one that a server may send.
 func (p *peer) frame() (header, string, error) {
+	h, payload, err := p.anyFrame()
+	if err == nil {
+		h.masked = !h.masked // checkHeader is about clients
+		err = checkHeader(h, h.opcode == opContinuation, false)
+	}
+	return h, payload, err
+}
+
+func (p *peer) anyFrame() (header, string, error) {
 	for {
 		h, n, err := parseHeader(p.in)
 		if err != nil {
@@ -263,8 +278,7 @@ func (p *peer) frame() (header, string, error) {
 		if n > 0 && uint64(len(p.in)-n) >= h.length {
 			payload := string(p.in[n : n+int(h.length)])
 			p.in = p.in[n+int(h.length):]
-			h.masked = !h.masked // checkHeader is about clients
-			return h, payload, checkHeader(h, h.opcode == opContinuation, false)
+			return h, payload, nil
 		}
 		if err := p.receive(); err != nil {
 			return h, "", err
