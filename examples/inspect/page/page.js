@@ -15,6 +15,7 @@ const clients = new Map(); // what is known of each client, by its name
 let socket = null;
 let opened = 0; // clients of this page so far
 let answers = 0; // that were shown
+let requests = 0; // of the raw client's that were shown
 let trace = null;
 let ahead = 0; // of the server's clock, in milliseconds
 
@@ -195,7 +196,7 @@ const steps = {
     const note = f.problem ? null : effect(c, f, h, pictures);
     c.broken ||= Boolean(f.problem);
     if (h.opcode === 8 && !c.ends) c.ends = "client";
-    server(e, c, `frame from-client ${f.problem ? "bad" : ""}`, `frame read: ${opcodeName(h.opcode)}`, `${story.once(say.twoBytes, say.frameAgain)} ${about(h)}`, {
+    server(e, c, `frame from-client ${f.problem ? "bad" : ""}`, `frame read: ${opcodeName(h.opcode)}`, `${story.once(say.twoBytes, f.problem ? "" : say.frameAgain)} ${about(h)}`, {
       via: "parseHeader, mask", summary: "bit by bit", after: cause, pictures, note,
       rule: f.problem && { ...f.problem, sentence: say.refused },
     });
@@ -234,7 +235,7 @@ const steps = {
     const c = client(e.client, e.at);
     const parts = {
       dial: () => ({ code: `connect(${e.text})`, sentence: rawWords.dial }),
-      request: () => ({ sentence: rawWords.request, summary: "as it goes", pictures: [draw.head(e.text)] }),
+      request: () => ({ sentence: rawWords.request, summary: "as it goes", folded: requests++ > 0, pictures: [draw.head(e.text)] }),
       answer: () => ({ sentence: e.text.startsWith("HTTP/1.1 101") ? rawWords.answer : rawWords.refused, code: e.text.split("\r\n")[0] }),
       write: () => ({ code: `write(${clip(e.bytes)})`, sentence: rawWords.write }),
       read: () => ({ code: `read() = ${clip(e.bytes)}`, sentence: rawWords.read }),
