@@ -73,8 +73,8 @@
 //
 // A connection ends once, and its end is one [*EndError]: every read after it
 // returns it, OnClose gets it, context.Cause of [Conn.Context] is it. It says
-// who began, which codes went either way, whether the closing handshake was
-// whole, and unwraps to the cause: a [*CloseError] (the peer's close frame), a
+// who began, which codes and reasons went either way, whether the closing
+// handshake was whole, and unwraps to the cause: a [*CloseError] (the peer's close frame), a
 // [*ProtocolError] (a rule that it broke, with the section), net.ErrClosed (we
 // closed), [ErrServerClosed] (Shutdown), io.ErrUnexpectedEOF (the stream ended
 // without a close frame), os.ErrDeadlineExceeded (a timeout), or the network's

@@ -35,7 +35,7 @@ export const say = {
   open: "The connection is open: both sides may send frames whenever they like.",
 
   frameAgain: "Again: two bytes, the key, the payload.",
-  twoBytes: "The server reads two bytes first: they say what kind of frame this is, whether it is the last of its message, and how long it is.",
+  twoBytes: "The server looks at two bytes first, of all that has come: they say what kind of frame this is, whether it is the last of its message, and how long it is.",
   masked: "A client masks every frame with four random bytes, so that a page can't choose what exact bytes travel: a proxy that doesn't know WebSocket might take them for HTTP.",
   unmask: "Each byte XOR its byte of the key, the four over and over, gives the payload back. It hides nothing: the key travels along.",
   notMasked: "The server's frames aren't masked: what a server sends is not chosen by a stranger's page.",
