@@ -152,3 +152,20 @@ func eval[T any](b *tab, body string) T {
 	}
 	return v
 }
+
+// screenshot writes what the page looks like into the directory SCREENSHOTS of
+// the environment, for a person to look at; without one it does nothing.
+func (b *tab) screenshot(name string) {
+	b.Helper()
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644)
+	}
+	if err != nil {
+		b.Errorf("screenshot %s: %v", name, err)
+	}
+}

@@ -22,7 +22,7 @@ func build(t *testing.T, dir, pkg string) (binary string) {
 	t.Helper()
 	builds.Lock()
 	defer builds.Unlock()
-	binary = filepath.Join(scratch, filepath.Base(strings.TrimSuffix(dir+"/"+pkg, "/v2")))
+	binary = filepath.Join(scratch, filepath.Base(filepath.Join(dir, strings.TrimSuffix(pkg, "/v2"))))
 	if _, err := os.Stat(binary); err == nil {
 		return binary
 	}
@@ -133,4 +133,13 @@ func freeAddr(t *testing.T) string {
 	}
 	defer ln.Close()
 	return fmt.Sprint(ln.Addr())
+}
+
+func split(t *testing.T, addr string) (host, port string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
 }
