@@ -36,6 +36,8 @@ func TestParseFlags(t *testing.T) {
 		{"", ""},
 		{"-addr :0 -max-message 100 -blocking -quiet -trace -origin a.example -origin *.b.example", ""},
 		{"-tls-self-signed", ""},
+		{"-deflate -deflate-takeover", ""},
+		{"-deflate-takeover", "needs -deflate"},
 		{"9001", "unexpected argument"},
 		{"-max-message 0", "at least 1"},
 		{"-tls-cert a.pem", "go together"},
@@ -90,6 +92,22 @@ func TestServe(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDeflate(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                           "",
+		"-deflate":                   "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+		"-deflate -deflate-takeover": "permessage-deflate; server_no_context_takeover",
+	} {
+		nc := start(t, args)()
+		r := bufio.NewReader(nc)
+		resp := upgrade(t, nc, r, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")
+		if got := resp.Header.Get("Sec-WebSocket-Extensions"); resp.StatusCode != http.StatusSwitchingProtocols || got != want {
+			t.Errorf("echo %s: %s with extensions %q; want 101 with %q", args, resp.Status, got, want)
+		}
+		nc.Close()
 	}
 }
 

@@ -39,6 +39,8 @@ type options struct {
 	origins    []string
 	quiet      bool
 	trace      bool
+	deflate    bool
+	takeover   bool
 
 	tlsCert, tlsKey string
 	tlsSelfSigned   bool
@@ -62,6 +64,8 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 		"of descriptors; the kernel spreads the connections over them (SO_REUSEPORT, Linux)")
 	fs.BoolVar(&o.quiet, "quiet", false, "don't log connections and messages")
 	fs.BoolVar(&o.trace, "trace", false, "log what goes over the wire: handshakes, and frames bit by bit")
+	fs.BoolVar(&o.deflate, "deflate", false, "compress for clients that offer it (permessage-deflate)")
+	fs.BoolVar(&o.takeover, "deflate-takeover", false, "and let them refer to their earlier messages, for up to 36 KiB a connection")
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "serve wss:// with the certificate chain in `FILE` (PEM)")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "the private key for -tls-cert, in `FILE` (PEM)")
 	fs.BoolVar(&o.tlsSelfSigned, "tls-self-signed", false, "serve wss:// with a certificate made in memory, for trying")
@@ -82,6 +86,8 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case o.maxMessage < 1:
 		return fmt.Errorf("-max-message is %d, want at least 1", o.maxMessage)
+	case o.takeover && !o.deflate:
+		return errors.New("-deflate-takeover needs -deflate")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return errors.New("-tls-cert and -tls-key go together")
 	case o.tlsCert != "" && o.tlsSelfSigned:

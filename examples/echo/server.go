@@ -30,6 +30,9 @@ func newServer(o *options) (*websocket.Server, error) {
 			MaxMessageSize: o.maxMessage,
 		},
 	}
+	if o.deflate {
+		s.Upgrader.Compression = &websocket.Compression{ContextTakeover: o.takeover}
+	}
 	if o.trace {
 		s.Upgrader.Trace = websocket.NewTextTrace(logWriter{})
 	}

@@ -391,8 +391,11 @@ func dialGWS(_ *testing.T, o dialOptions) (peer, error) {
 	p := &gwsPeer{pongs: make(chan string, 16), in: make(chan gwsRead, 1024)}
 	opts := &gws.ClientOption{
 		Addr: o.target.url, TlsConfig: o.target.tls(), ReadMaxPayloadSize: 16 << 20, CheckUtf8Enabled: true,
-		PermessageDeflate: gws.PermessageDeflate{Enabled: o.deflate, ServerContextTakeover: true, ClientContextTakeover: true},
-		HandshakeTimeout:  patience,
+		PermessageDeflate: gws.PermessageDeflate{
+			Enabled: o.deflate, ServerContextTakeover: true, ClientContextTakeover: true, Threshold: 1,
+			ServerMaxWindowBits: o.window, ClientMaxWindowBits: o.window,
+		},
+		HandshakeTimeout: patience,
 	}
 	if len(o.subprotocols) > 0 {
 		opts.RequestHeader = http.Header{"Sec-Websocket-Protocol": {strings.Join(o.subprotocols, ", ")}}

@@ -41,6 +41,7 @@ type dialOptions struct {
 	target       *target
 	subprotocols []string
 	deflate      bool
+	window       int  // in bits, of both sides; 0 for the library's choice, and only gws has another
 	fragments    bool // WriteFragments will be used
 }
 

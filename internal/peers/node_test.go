@@ -53,6 +53,23 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// TestNodeWindows runs testdata/node/windows.mjs: ws inflates with zlib, and
+// with no larger a window than the server agreed to keep.
+func TestNodeWindows(t *testing.T) {
+	dir, err := installNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startTarget(t, variant{deflate: true})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "windows.mjs", s.url)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("node windows.mjs: %v\n%s", err, out)
+	}
+}
+
 // TestNode runs testdata/node/client.mjs, which says itself what it checks.
 // It needs node and npm, and fails without them.
 func TestNode(t *testing.T) {
