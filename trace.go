@@ -26,7 +26,8 @@ type Trace struct {
 	Request func(id uint64, head []byte)
 	// Answer is called before the HTTP answer is written: the 101, whose
 	// Sec-WebSocket-Accept is accept and was made from the client's key, or a
-	// refusal, where both are "".
+	// refusal, where both are "". What UpgradeHTTP refuses net/http answers,
+	// which isn't seen.
 	Answer func(id uint64, key, accept string, head []byte)
 	// FrameRead is called when a frame was read to its end, or so far that its
 	// Err was found, or when the rest of it was thrown away.
