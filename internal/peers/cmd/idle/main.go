@@ -2,7 +2,9 @@
 // opens many from several loopback addresses, lets each echo one message,
 // waits, and reads the memory of the server's process. Then it wakes all at
 // once with one message each. Every server gets the same treatment, and is in a
-// process of its own on one CPU with GOMAXPROCS=1.
+// process of its own on one CPU with GOMAXPROCS=1. With -deflate the messages
+// are of 1 KiB, and each server that compresses runs a second time, with clients
+// that ask for that and use it.
 //
 //	go run ./cmd/idle -conns 15000
 package main
@@ -26,6 +28,7 @@ type options struct {
 	wakes     int
 	wait      time.Duration
 	serverCPU int
+	deflate   bool
 	servers   []contender
 	md        string
 }
@@ -48,11 +51,15 @@ func main() {
 	flag.IntVar(&o.conns, "conns", 15000, "connections")
 	flag.IntVar(&o.wakes, "wakes", 3, "how often all are woken at once; the medians are printed")
 	flag.DurationVar(&o.wait, "wait", 12*time.Second, "how long the connections are quiet, each time")
+	flag.BoolVar(&o.deflate, "deflate", false, "measure what compression that was used leaves behind")
 	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
 	flag.Parse()
 	err := child.Pin(*clientCPU)
 	if err == nil {
-		o.servers, err = contenders(*servers)
+		if o.deflate {
+			payload = compressible()
+		}
+		o.servers, err = contenders(*servers, o.deflate)
 	}
 	if err == nil {
 		err = run(o)
@@ -63,20 +70,34 @@ func main() {
 	}
 }
 
-func contenders(names string) ([]contender, error) {
+func contenders(names string, deflate bool) ([]contender, error) {
 	var all []contender
 	for name := range strings.SplitSeq(names, ",") {
 		server, found := strings.CutSuffix(name, noPark)
-		if _, err := echo.Find(server); err != nil {
+		s, err := echo.Find(server)
+		if err != nil {
 			return nil, err
 		}
-		all = append(all, contender{name, echo.Config{Server: server, NoPark: found, RawMessage: load.FrameSize(len(payload))}})
+		c := contender{name, echo.Config{Server: server, NoPark: found, RawMessage: load.FrameSize(len(payload))}}
+		all = append(all, c)
+		if deflate && s.Deflates {
+			c.name, c.Deflate = name+"-deflate", true
+			all = append(all, c)
+		}
 	}
 	return all, nil
 }
 
 // payload is what each connection echoes.
 var payload = []byte(strings.Repeat("idle....", 16)[:125])
+
+// compressible is 1 KiB that differs from line to line, as documents do.
+func compressible() (p []byte) {
+	for i := 0; len(p) < 1<<10; i++ {
+		p = fmt.Appendf(p, `{"id":%d,"name":"user%d","active":true},`, i*7919, i*i)
+	}
+	return p[:1<<10]
+}
 
 func run(o *options) error {
 	var all []*result
@@ -102,7 +123,7 @@ func (o *options) measure(s contender) (*result, error) {
 	if r.empty, err = tidyMemory(srv); err != nil {
 		return nil, err
 	}
-	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Payloads: [][]byte{payload}, Sources: 8, Raw: s.Server == "rawtcp"}
+	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Payloads: [][]byte{payload}, Sources: 8, Raw: s.Server == "rawtcp", Deflate: s.Deflate}
 	defer l.Close()
 	if err := l.Open(); err != nil {
 		return nil, err
