@@ -346,11 +346,13 @@ func framesOf(script []byte) (stream []byte) {
 	return stream
 }
 
-// piecesOf cuts stream in pieces of the sizes in turn; 0 is all that is left.
+// piecesOf cuts stream in pieces of the sizes in turn; 0 is all that is left,
+// and so is what would make too many.
 func piecesOf(stream, sizes []byte) (pieces [][]byte) {
+	const most = 4096 // each may take several system calls, and an input ten seconds
 	for i := 0; len(stream) > 0; i++ {
 		n := len(stream)
-		if len(sizes) > 0 && sizes[i%len(sizes)] != 0 {
+		if len(sizes) > 0 && sizes[i%len(sizes)] != 0 && i < most {
 			n = min(n, int(sizes[i%len(sizes)]))
 		}
 		pieces = append(pieces, stream[:n])
