@@ -1,16 +1,22 @@
 package browser
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 )
 
-// quote makes a JavaScript string of text. JSON's strings are some.
-func quote(text string) string { return strconv.QuoteToGraphic(text) }
+// quote makes a JavaScript string of text, which those of JSON are.
+func quote(text string) string {
+	quoted, err := json.Marshal(text)
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return string(quoted)
+}
 
 // The echo page, by hand: texts, a file, a round trip, the end from both sides.
 func TestEchoPage(t *testing.T) {
