@@ -232,10 +232,11 @@ type buffer struct {
 }
 
 const (
-	stashSize = 256      // holds what is pending of a header or control frame
-	smallSize = 4 << 10  // stays with a connection that can't wait without one
-	batchSize = 16 << 10 // one read, one write
-	aheadSize = 64 << 10 // the most that is allocated ahead of what has come
+	stashSize = 256       // holds what is pending of a header or control frame
+	smallSize = 4 << 10   // stays with a connection that can't wait without one
+	batchSize = 16 << 10  // one read, one write
+	drainSize = 128 << 10 // the most of a send queue that leaves in one write
+	aheadSize = 64 << 10  // the most that is allocated ahead of what has come
 
 	beyondLimit = 128 << 10 // of a message's buffer, over MaxMessageSize
 

@@ -272,6 +272,9 @@ func (c *Conn) closeSoon(e *EndError) {
 	if !c.tryControl(opClose, p) {
 		go c.sendClose()
 	}
+	if c.isParked() { // it wakes when the peer answers, and is cut if that doesn't
+		c.reg.hurry(c, c.reg.u.closeTimeout())
+	}
 }
 
 // closeAndWait sends the close frame, and reads on to the peer's unless

@@ -66,6 +66,11 @@ func (rr *rawRead) read(fd uintptr) bool {
 		n, err := withFD(syscall.Read, fd, r.in.b[r.in.w:])
 		switch err {
 		case nil:
+			if r.nap != awake && n < len(r.in.b)-r.in.w {
+				r.nap = drained
+			} else if r.nap == drained {
+				r.nap = napping
+			}
 			r.in.w += n
 			rr.n = n
 			return true
@@ -75,7 +80,7 @@ func (rr *rawRead) read(fd uintptr) bool {
 			if r.in.w-r.in.r <= stashSize {
 				r.stash()
 			}
-			if r.nap && rr.c.atRest() { // a pong or nothing woke it
+			if r.nap != awake && rr.c.atRest() { // a pong or nothing woke it
 				rr.err = errAtRest
 				return true
 			}

@@ -33,9 +33,18 @@ type reader struct {
 	empties    uint8         // frames of it in a row without a byte
 	started    bool          // a data frame was read whose message isn't handed over yet
 	compressed bool          // RSV1 was set on its first frame
-	nap        bool          // nothing has come that is worth staying for
+	nap        napState      // whether to stay for what comes next
 	utf8       utf8Validator // of a text message
 }
+
+// A napState is how a connection that parks sees its goroutine.
+type napState uint8
+
+const (
+	awake   napState = iota // it stays, until the sweeper knocks
+	napping                 // it goes when nothing more has come
+	drained                 // napping, and the last read took all that had come
+)
 
 // ReadMessage reads the next message, whatever its number of fragments. The
 // caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).

@@ -95,7 +95,16 @@ func (c *Conn) loop() {
 		if c.park() {
 			return
 		}
-		c.read.nap = false // the set is not to be had: wait here
+		c.read.nap = awake // the set is not to be had: wait here
+	}
+}
+
+// restOrLoop lets a connection park that has just opened, until its client
+// says something, or serves it on a goroutine that never ran a handshake: its
+// stack is small.
+func (c *Conn) restOrLoop() {
+	if !c.parks() || !c.atRest() || !c.park() {
+		go c.loop()
 	}
 }
 
@@ -138,9 +147,11 @@ func (c *Conn) noteMessage() {
 	now := uint32(c.reg.now.Load()/int64(time.Millisecond)) | 1
 	stay := r.last != 0 && time.Duration(now-r.last)*time.Millisecond < c.reg.u.parkAfter()
 	r.last = now
-	r.nap = !stay
 	if stay {
+		r.nap = awake
 		c.stay()
+	} else if r.nap == awake {
+		r.nap = napping
 	}
 }
 
@@ -180,6 +191,11 @@ func (c *Conn) messages() error {
 		// goroutine that waits with fewer calls on it is half as large.
 		r.freeMessage()
 		if !r.pending() {
+			// What has come since the last read, the epoll set tells at once.
+			if r.nap == drained && c.atRest() {
+				c.uncork()
+				return errAtRest
+			}
 			if err := c.fill(maxHeaderLen); err != nil {
 				return c.eventsFailed(err)
 			}

@@ -174,10 +174,10 @@ func (c *Conn) nextPiece() []byte {
 	w := &c.write
 	for i, m := range waiting {
 		frame := c.frameOf(m)
-		alone := i == 0 && w.out == nil && (len(waiting) == 1 || len(frame) > copySize)
+		alone := i == 0 && w.out == nil && (len(waiting) == 1 || len(frame) > batchSize)
 		if !alone {
 			if w.out == nil {
-				w.out = getBuffer(batchSize)
+				w.out = getBuffer(min(max(q.size, batchSize), drainSize))
 			}
 			if len(w.out.b)-w.out.w < len(frame) {
 				break

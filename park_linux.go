@@ -4,6 +4,7 @@ package websocket
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -76,7 +77,7 @@ func (c *Conn) claim() bool {
 // unpark gives a parked connection a goroutine again.
 func (c *Conn) unpark() {
 	if c.claim() {
-		c.read.nap = true
+		c.read.nap = napping
 		go c.loop()
 	}
 }
@@ -191,7 +192,12 @@ func (p *parker) run(file *os.File) {
 			if n <= 0 {
 				return false
 			}
-			for _, ev := range events[:n] {
+			for i, ev := range events[:n] {
+				// Those that are awake answer and park again before the next
+				// ones wake, or a crowd would take a goroutine each.
+				if i%64 == 63 {
+					runtime.Gosched()
+				}
 				p.wake(ev.Fd)
 			}
 		}

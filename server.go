@@ -160,7 +160,7 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.reg.u = &s.Upgrader
 		s.reg.log.to = s.ErrorLog
-		s.reg.done = func(c *Conn) { s.release(c.clientOf()) }
+		s.reg.done = s.leave
 		s.stopped = make(chan struct{})
 		if s.MaxHandshakes > 0 {
 			s.slots = make(chan struct{}, s.MaxHandshakes)
@@ -257,17 +257,25 @@ func (s *Server) untrack(ln net.Listener) {
 	delete(s.listeners, ln)
 }
 
-// run serves c by the handler, and counts it out when that has returned. Events
-// get a goroutine that never ran a handshake: its stack is small.
+// leave counts a connection out whose handler has returned. Who ended it may
+// still be about to take it off the registry.
+func (s *Server) leave(c *Conn) {
+	if c.connState() == stateClosed {
+		s.reg.remove(c)
+	}
+	s.release(c.clientOf())
+}
+
+// run serves c by the handler, and counts it out when that has returned.
 func (s *Server) run(c *Conn, r *http.Request) {
 	if s.stopping.Load() { // Shutdown may have missed it
 		c.shutdown()
 	}
 	if s.reg.events != nil {
-		c.start(r, func(c *Conn) { go c.loop() })
+		c.start(r, (*Conn).restOrLoop)
 		return
 	}
-	defer s.release(c.clientOf())
+	defer s.leave(c)
 	defer func() {
 		if v := recover(); v != nil {
 			s.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())

@@ -238,6 +238,17 @@ func (g *registry) turn(tick time.Duration) {
 	g.turning = false
 }
 
+// hurry makes the sweeper visit c when d has passed, at the latest.
+func (g *registry) hurry(c *Conn, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.link.c != nil && c.link.next != nil {
+		c.link.remove()
+		slots := min(d/g.tick()+1, wheelSlots-1)
+		g.wheel[(g.at+int(slots))%wheelSlots].insert(&c.link)
+	}
+}
+
 // jitter spreads d by a tenth each way, so that connections which began
 // together, after a restart, don't go on together.
 func jitter(d time.Duration) time.Duration {
@@ -255,8 +266,11 @@ const never = time.Duration(1<<62 - 1)
 func (c *Conn) sweep(now int64) time.Duration {
 	if c.connState() == stateClosing {
 		left := time.Duration(c.beat.endBy.Load() - now)
-		if left < -time.Second { // the reader had its deadline: there is none
+		if left <= 0 && c.isParked() || left < -time.Second { // the reader had its deadline: there is none
 			c.cut(&EndError{By: SideServer, Err: errNoReader})
+		}
+		if c.isParked() {
+			return max(left, 0)
 		}
 		return max(left, 0) + time.Second
 	}

@@ -11,9 +11,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +33,7 @@ type options struct {
 	deflate   bool
 	servers   []contender
 	md        string
+	most      map[string]float64 // KiB of RSS that a server's connection may cost
 }
 
 // A contender is a server in one of its shapes.
@@ -52,6 +55,7 @@ func main() {
 	flag.IntVar(&o.wakes, "wakes", 3, "how often all are woken at once; the medians are printed")
 	flag.DurationVar(&o.wait, "wait", 12*time.Second, "how long the connections are quiet, each time")
 	flag.BoolVar(&o.deflate, "deflate", false, "measure what compression that was used leaves behind")
+	flag.Func("most", "fail if a connection costs more: SERVER=KIB, may be repeated", o.parseMost)
 	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
 	flag.Parse()
 	err := child.Pin(*clientCPU)
@@ -109,7 +113,39 @@ func run(o *options) error {
 		fmt.Fprintf(os.Stderr, "%s: %s per connection\n", s.name, report.Bytes(r.per(r.tidy.rss)))
 		all = append(all, r)
 	}
-	return o.print(all)
+	return errors.Join(o.print(all), o.check(all))
+}
+
+func (o *options) parseMost(s string) error {
+	name, kib, _ := strings.Cut(s, "=")
+	most, err := strconv.ParseFloat(kib, 64)
+	if err != nil {
+		return fmt.Errorf("%q isn't SERVER=KIB", s)
+	}
+	if o.most == nil {
+		o.most = make(map[string]float64)
+	}
+	o.most[name] = most
+	return nil
+}
+
+// check compares with what -most allows. A server that wasn't run is a mistake.
+func (o *options) check(all []*result) error {
+	checked := 0
+	for _, r := range all {
+		most, ok := o.most[r.name]
+		if !ok {
+			continue
+		}
+		checked++
+		if got := float64(r.per(r.tidy.rss)) / 1024; got > most {
+			return fmt.Errorf("%s: a connection costs %.2f KiB, want at most %.2f", r.name, got, most)
+		}
+	}
+	if checked < len(o.most) {
+		return fmt.Errorf("%d servers have a limit and %d of them were run", len(o.most), checked)
+	}
+	return nil
 }
 
 // measure is the life of one server.
