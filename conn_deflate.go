@@ -8,6 +8,25 @@ type deflateState struct {
 	window *inflationWindow // nil unless the client keeps its context
 }
 
+// withoutWindow are the states that connections without one share, by the
+// server's window bits: all that compression leaves with an idle one is a
+// pointer.
+var withoutWindow [maxWindowBits + 1]deflateState
+
+func init() {
+	for bits := range withoutWindow {
+		withoutWindow[bits].serverBits = uint8(bits)
+	}
+}
+
+// state is for one connection.
+func (p deflateParams) state() *deflateState {
+	if w := p.newWindow(); w != nil {
+		return &deflateState{p, w}
+	}
+	return &withoutWindow[p.serverBits]
+}
+
 // negotiateDeflate agrees to the first offer that can be kept in full.
 func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
 	offers, err := parseExtensions(r.Header["Sec-Websocket-Extensions"])
@@ -16,7 +35,7 @@ func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
 	}
 	params, answer, ok := negotiateDeflate(offers, c)
 	if ok {
-		a.deflate = &deflateState{params, params.newWindow()}
+		a.deflate = params.state()
 		a.extensions = answer
 	}
 	return nil

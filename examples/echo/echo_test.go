@@ -179,6 +179,37 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
+// The counters are on the same port, and only when they are asked for.
+func TestMetrics(t *testing.T) {
+	for _, args := range []string{"-quiet", "-quiet -metrics"} {
+		dial := start(t, args)
+		nc := dial()
+		if resp := upgrade(t, nc, bufio.NewReader(nc)); resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("%s: upgrade = %s", args, resp.Status)
+		}
+		for path, want := range map[string]string{"/metrics": "\nwebsocket_connections 1\n", "/debug/vars": `"Open":1`} {
+			nc := dial()
+			fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path)
+			body, err := io.ReadAll(nc)
+			if got := strings.Contains(string(body), want); got != strings.Contains(args, "metrics") || err != nil {
+				t.Errorf("%s: %s has %q: %v, %v\n%s", args, path, want, got, err, body)
+			}
+		}
+	}
+}
+
+func TestMaxConns(t *testing.T) {
+	dial := start(t, "-quiet -max-conns 1 -ping 0")
+	first := dial()
+	if resp := upgrade(t, first, bufio.NewReader(first)); resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("the first connection got %s", resp.Status)
+	}
+	second := dial()
+	if resp := upgrade(t, second, bufio.NewReader(second)); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the second connection got %s, want 503", resp.Status)
+	}
+}
+
 func TestEnding(t *testing.T) {
 	for _, test := range []struct {
 		end  websocket.EndError

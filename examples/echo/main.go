@@ -41,6 +41,9 @@ type options struct {
 	trace      bool
 	deflate    bool
 	takeover   bool
+	ping       time.Duration
+	maxConns   int
+	metrics    bool
 
 	tlsCert, tlsKey string
 	tlsSelfSigned   bool
@@ -66,6 +69,9 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs.BoolVar(&o.trace, "trace", false, "log what goes over the wire: handshakes, and frames bit by bit")
 	fs.BoolVar(&o.deflate, "deflate", false, "compress for clients that offer it (permessage-deflate)")
 	fs.BoolVar(&o.takeover, "deflate-takeover", false, "and let them refer to their earlier messages, for up to 36 KiB a connection")
+	fs.DurationVar(&o.ping, "ping", 25*time.Second, "send a keep-alive ping to each connection every `TIME`; 0 for none")
+	fs.IntVar(&o.maxConns, "max-conns", 0, "refuse connections over `N` with 503; 0 for no limit")
+	fs.BoolVar(&o.metrics, "metrics", false, "serve the counters at /metrics, as Prometheus reads them, and at /debug/vars")
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "serve wss:// with the certificate chain in `FILE` (PEM)")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "the private key for -tls-cert, in `FILE` (PEM)")
 	fs.BoolVar(&o.tlsSelfSigned, "tls-self-signed", false, "serve wss:// with a certificate made in memory, for trying")
@@ -86,6 +92,10 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case o.maxMessage < 1:
 		return fmt.Errorf("-max-message is %d, want at least 1", o.maxMessage)
+	case o.ping < 0:
+		return fmt.Errorf("-ping is %v, want at least 0", o.ping)
+	case o.maxConns < 0:
+		return fmt.Errorf("-max-conns is %d, want at least 0", o.maxConns)
 	case o.takeover && !o.deflate:
 		return errors.New("-deflate-takeover needs -deflate")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
