@@ -288,3 +288,14 @@ func (c *Conn) closeAndWait() {
 		c.read.mu.Unlock()
 	}
 }
+
+// awaitEnd ends the closing handshake that has begun, after the handler: who
+// closed may have left the peer's close frame to a reader that came out with
+// one more message, and didn't read on.
+func (c *Conn) awaitEnd() {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	if c.connState() == stateClosing {
+		c.readFailed(c.awaitClose())
+	}
+}

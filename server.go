@@ -290,6 +290,7 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		code = CloseGoingAway
 	}
 	c.Close(code, "")
+	c.awaitEnd()
 }
 
 // ServeHTTP upgrades the request and serves the connection by Handler, so that

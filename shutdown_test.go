@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -420,4 +422,116 @@ func TestShutdownEndsPlainHTTP(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Shutdown = %v, want nil", err)
 	}
+}
+
+// In the middle of traffic every client reads the echo of what was answered,
+// all of it and in order, then 1001, then the stream's end and no reset,
+// however much it still had on the way.
+func TestShutdownAmidTraffic(t *testing.T) {
+	const clients = 20
+	var answered sync.Map // number of answers whose write returned nil, by path
+	answer := func(c *Conn, typ MessageType, data []byte) error {
+		err := c.WriteMessage(typ, data)
+		if err == nil {
+			c.Data.(*atomic.Int64).Add(1)
+		}
+		return err
+	}
+	open := func(c *Conn, r *http.Request) {
+		n := new(atomic.Int64)
+		c.Data = n
+		answered.Store(r.URL.Path, n)
+	}
+	for name, handler := range map[string]Handler{
+		"events": Events{OnOpen: open, OnMessage: func(c *Conn, typ MessageType, data []byte) { answer(c, typ, data) }},
+		"function": HandlerFunc(func(c *Conn, r *http.Request) {
+			open(c, r)
+			for m, err := range c.Messages() {
+				if err != nil || answer(c, m.Type, m.Data) != nil {
+					break
+				}
+			}
+		}),
+	} {
+		for _, network := range []string{"tcp", "tls"} {
+			t.Run(name+"/"+network, func(t *testing.T) {
+				s := &Server{Handler: handler, ShutdownSpread: 50 * time.Millisecond}
+				dial := func() *peer { return nil }
+				if network == "tls" {
+					addr := serveTLS(t, s)
+					dial = func() *peer { return dialTLS(t, addr, clientTLS()) }
+				} else {
+					dial = serveTCP(t, s)
+				}
+				var wg sync.WaitGroup
+				all := make(chan struct{}) // are connected
+				for i := range clients {
+					p := dial()
+					path := fmt.Sprintf("/%s/%s/%d", name, network, i)
+					p.send([]byte(strings.Replace(peerRequest, "/chat", path, 1)))
+					p.wantBytes(peerAnswer)
+					wg.Go(func() {
+						<-all
+						n := p.talk(t)
+						if got, ok := answered.Load(path); !ok || got.(*atomic.Int64).Load() != n {
+							t.Errorf("client %s read %d answers, want the %v that were written", path, n, got)
+						}
+					})
+				}
+				close(all)
+				eventually(t, "there is traffic", func() bool { return s.Stats().MessagesIn > 5*clients })
+				if err := <-shutDown(s, t.Context()); err != nil {
+					t.Errorf("Shutdown = %v, want nil", err)
+				}
+				wg.Wait()
+				if got := s.Stats().ClosedByServer[CloseGoingAway]; got != clients {
+					t.Errorf("ends with 1001: %d, want %d", got, clients)
+				}
+			})
+		}
+	}
+}
+
+// talk sends numbered messages until the server closes with 1001, and returns
+// how many came back.
+func (p *peer) talk(t *testing.T) (n int64) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	window := make(chan struct{}, 8) // messages on the way
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				p.nc.Write(closeFrame(CloseGoingAway, ""))
+				return
+			case window <- struct{}{}:
+				p.nc.Write(textFrame(fmt.Sprintf("%d %s", i, strings.Repeat("x", i%9*300))))
+			}
+		}
+	}()
+	defer p.nc.Close()
+	defer func() { <-stopped }()
+	for ; ; n++ {
+		h, payload, err := p.frame()
+		if err != nil {
+			t.Errorf("after %d answers: %v, want 1001", n, err)
+			close(stop)
+			return n
+		}
+		if h.opcode == opClose {
+			close(stop)
+			if code, _, _ := parseClosePayload([]byte(payload)); code != CloseGoingAway {
+				t.Errorf("after %d answers: close with %d, want 1001", n, code)
+			}
+			break
+		}
+		<-window
+		if want := fmt.Sprintf("%d %s", n, strings.Repeat("x", int(n)%9*300)); payload != want {
+			t.Errorf("answer %d is %s, want %s", n, quote(payload), quote(want))
+		}
+	}
+	if rest, err := io.Copy(io.Discard, p.nc); rest != 0 || err != nil {
+		t.Errorf("behind 1001: %d bytes, %v; want the stream's end", rest, err)
+	}
+	return n
 }
