@@ -213,6 +213,7 @@ func TestStatsOfDeflate(t *testing.T) {
 	noise := string(deflateSamples()["noise of 512"])
 	p.send(clientCompressed(opBinary, []byte(noise)))
 	p.wantMessage(opBinary, false, noise)
+	p.closeWith(CloseNormal, "") // a message is counted when its write has returned
 	got := s.Stats()
 	want := Stats{
 		MessagesIn: 3, MessagesOut: 3, BytesIn: 2000 + 5 + 512, BytesOut: 2000 + 5 + 512,
