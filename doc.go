@@ -104,8 +104,9 @@
 // all for pings and timeouts.
 //
 // On Linux, a plain TCP or unix-socket connection that a Server serves by
-// Events, and that was quiet for Upgrader.ParkAfter (5 s), gives up its
-// goroutine too: its descriptor waits in an epoll set, and the first byte, or
+// Events, and whose messages come further apart than Upgrader.ParkAfter (5 s),
+// gives up its goroutine too: its descriptor waits in an epoll set, and the
+// first byte, or
 // the end, brings a goroutine back. It doesn't park while a message is half
 // read, nor with a read deadline set. Nothing of this can be seen from the
 // callbacks. Over TLS a connection keeps a goroutine, and a buffer of 4 KiB

@@ -74,9 +74,11 @@ type Upgrader struct {
 	// CloseTimeout bounds the closing handshake; 5 s by default. It can't be
 	// switched off.
 	CloseTimeout time.Duration
-	// ParkAfter is how long a connection has to be quiet until it gives up its
-	// goroutine; 5 s by default. It concerns the connections of a Server whose
-	// Handler is an Events, over plain TCP or a unix socket, on Linux.
+	// ParkAfter is how far apart messages may come for a connection to keep its
+	// goroutine between them; 5 s by default. One that has just opened, got a
+	// message alone, or was quiet for so long is parked: it costs its Conn and
+	// its socket. It concerns the connections of a Server whose Handler is an
+	// Events, over plain TCP or a unix socket, on Linux.
 	ParkAfter time.Duration
 
 	// MaxLifetime closes a connection that has been open for so long, or up to a
