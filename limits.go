@@ -46,12 +46,18 @@ type client struct {
 
 // admit counts a connection in, unless there are too many or the server goes
 // down. nc is nil when net/http has read the request, ip invalid when it isn't
-// known yet.
+// known yet. A refused nc is in its handshake too, so that Close finds it.
 func (s *Server) admit(nc net.Conn, ip netip.Addr) (*client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
 		return nil, errGoingDown
+	}
+	if nc != nil {
+		if s.shaking == nil {
+			s.shaking = make(map[net.Conn]struct{})
+		}
+		s.shaking[nc] = struct{}{}
 	}
 	if s.MaxConns > 0 && s.active >= s.MaxConns {
 		return nil, errTooMany
@@ -61,12 +67,6 @@ func (s *Server) admit(nc net.Conn, ip netip.Addr) (*client, error) {
 		return nil, err
 	}
 	s.active++
-	if nc != nil {
-		if s.shaking == nil {
-			s.shaking = make(map[net.Conn]struct{})
-		}
-		s.shaking[nc] = struct{}{}
-	}
 	return cl, nil
 }
 
@@ -138,6 +138,7 @@ func (s *Server) receive(nc net.Conn) (c *Conn, r *http.Request) {
 	cl, err := s.admit(nc, ip)
 	if err != nil {
 		s.dismiss(nc, err, t)
+		s.shaken(nc)
 		return nil, nil
 	}
 	defer func() {

@@ -541,3 +541,89 @@ func TestMaxControlRate(t *testing.T) {
 		})
 	}
 }
+
+// Whoever is being refused when the server is closed is cut with the others: a
+// TLS client that stalls would keep it for the whole HandshakeTimeout.
+func TestCloseCutsRefusals(t *testing.T) {
+	s := &Server{Handler: Events{}, MaxConns: 1, ErrorLog: new(logBook).logger()}
+	addr := serveTLS(t, s)
+	p := dialTLS(t, addr, clientTLS())
+	p.handshake()
+	stalled := dialAddr(t, addr)
+	eventually(t, "the second is in its handshake", func() bool { return s.Stats().Handshaking == 1 })
+	s.Close()
+	if _, err := stalled.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+		t.Errorf("the stalled client read %v, want its socket to be closed", err)
+	}
+	eventually(t, "nobody is in a handshake", func() bool { return s.Stats().Handshaking == 0 })
+}
+
+// A flood of peers that break rules with long and ugly bytes makes a short line
+// of plain ASCII in each second.
+func TestLogOfBadPeers(t *testing.T) {
+	ugly := strings.Repeat("\xff\xfe\u202e\"\\", 1000)
+	for name, s := range map[string]*Server{
+		"OnUpgrade's header": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error {
+			h.Set("X-Echo", r.Header.Get("X-Ugly")+"\n")
+			return nil
+		}}},
+		"OnUpgrade's error": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error {
+			return &HandshakeError{500, r.Header.Get("X-Ugly")}
+		}}},
+		"OnUpgrade's panic": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error { panic(r.Header.Get("X-Ugly")) }}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var book logBook
+				s.Handler, s.ErrorLog = Events{}, book.logger()
+				ln := newPipeListener()
+				serve(t, s, ln)
+				header := "\r\nX-Ugly: " + ugly + "\r\n\r\n"
+				const seconds, each = 5, 20
+				statuses := make(map[int]int)
+				for range seconds * each {
+					status, _, _ := ln.dial(t).status(strings.Replace(peerRequest, "\r\n\r\n", header, 1))
+					statuses[status]++
+					time.Sleep(time.Second / each)
+				}
+				lines := book.all()
+				if len(lines) != seconds || statuses[500] != seconds*each {
+					t.Errorf("%d bad peers in %d s, answered with %v, made %d lines; want 500 and a line a second", seconds*each, seconds, statuses, len(lines))
+				}
+				for _, line := range lines {
+					// A panic's line has its stack.
+					if stack := strings.Index(line, " stack="); stack > 0 {
+						line = line[:stack]
+					}
+					if bad := strings.IndexFunc(line, func(r rune) bool { return r > '~' || r < ' ' && r != '\n' }); len(line) > 6<<10 || bad >= 0 {
+						t.Errorf("a line of %d bytes with a wild one at %d: %.200q", len(line), bad, line)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Whatever a client writes into the header, what the proxy adds at its right
+// names the client.
+func FuzzForwardedIP(f *testing.F) {
+	f.Add("Forwarded", `for="203.0.113.7`, false)
+	f.Add("Forwarded", `for=203.0.113.7;x="\"`, true)
+	f.Add("X-Forwarded-For", "unknown, 10.0.0.1,,", false)
+	f.Add("X-Forwarded-For", "[::", true)
+	proxies := netip.MustParsePrefix("10.0.0.0/8")
+	f.Fuzz(func(t *testing.T, header, word string, sameLine bool) {
+		added, want := "198.51.100.1", netip.MustParseAddr("198.51.100.1")
+		if http.CanonicalHeaderKey(header) == "Forwarded" {
+			added = `for="198.51.100.1:80";proto=http`
+		}
+		lines := []string{word, added}
+		if sameLine {
+			lines = []string{word + ", " + added}
+		}
+		r := &http.Request{RemoteAddr: "10.1.2.3:80", Header: http.Header{http.CanonicalHeaderKey(header): lines}}
+		if got := ForwardedIP(header, proxies)(r); got != want {
+			t.Errorf("%s: %q: client %v, want %v", header, lines, got, want)
+		}
+	})
+}
