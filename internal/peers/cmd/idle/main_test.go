@@ -15,7 +15,8 @@ func TestIdleMemory(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	args := []string{"-servers", "ours-nopark,ours", "-wakes", "1", "-wait", "10s"}
-	if out, err := exec.Command(command, append(args, "-most", "ours=1e-3")...).CombinedOutput(); err == nil {
+	few := append([]string{"-conns", "100", "-most", "ours=1e-3"}, args...)
+	if out, err := exec.Command(command, append(few, "-wait", "1s")...).CombinedOutput(); err == nil {
 		t.Fatalf("a limit that nothing can hold was held:\n%s", out)
 	}
 	out, err := exec.Command(command, append(args, "-most", "ours=1.75", "-most", "ours-nopark=4.25")...).CombinedOutput()
