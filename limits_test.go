@@ -42,7 +42,7 @@ func TestLogIsALineASecond(t *testing.T) {
 					stoodFor += n
 				}
 			}
-			if lines != seconds || stoodFor+lines < (seconds-1)*each {
+			if all := lines + stoodFor; lines != seconds || all <= (seconds-1)*each || all > seconds*each {
 				t.Errorf("kind %d: %d events in %d s made %d lines that stand for %d more; want %d lines", kind, seconds*each, seconds, lines, stoodFor, seconds)
 			}
 		}
@@ -240,6 +240,17 @@ func TestMaxConnsPerIP(t *testing.T) {
 		}
 		ln.dialFrom(t, "192.0.2.1:2000").handshake()
 	})
+}
+
+// An application's ClientIP may name one address in several forms.
+func TestClientIsOneInEveryForm(t *testing.T) {
+	s := &Server{MaxConnsPerIP: 1}
+	for i, ip := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::2%eth0"} {
+		cl, err := s.countClient(netip.MustParseAddr(ip))
+		if again := i%2 == 1; again != (err != nil) || again != (cl == nil) {
+			t.Errorf("%s: counted as %v, %v; want it refused: %t", ip, cl, err, again)
+		}
+	}
 }
 
 // Behind a proxy the client is known with the request, and counted under every
@@ -501,14 +512,16 @@ func TestMaxControlRate(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		rate  int // of the Upgrader
-		burst int // of pings and pongs in a second
+		burst int // of pings and pongs
+		pause time.Duration
 		want  bool
 	}{
-		{"default", 0, 1000, true},
-		{"over the default", 0, 1001, false},
-		{"5", 5, 5, true},
-		{"over 5", 5, 6, false},
-		{"off", -1, 20_000, true},
+		{"default", 0, 1000, time.Second, true},
+		{"over the default", 0, 1001, time.Second, false},
+		{"5", 5, 5, time.Second, true},
+		{"over 5", 5, 6, time.Second, false},
+		{"5 and 5 in less than a second", 5, 5, 990 * time.Millisecond, false},
+		{"off", -1, 20_000, 0, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -522,10 +535,13 @@ func TestMaxControlRate(t *testing.T) {
 					for range 3 {
 						p.nc.Write(flood)
 						p.nc.Write(clientFrame(opPing, true, "last"))
-						time.Sleep(time.Second)
+						time.Sleep(test.pause)
 					}
 				}()
 				if !test.want {
+					if test.burst <= test.rate {
+						p.want(opPong, "last")
+					}
 					p.wantClose(ClosePolicyViolation, "more pings and pongs in a second than MaxControlRate")
 					p.leave()
 					err := <-end

@@ -118,6 +118,20 @@ func TestStats(t *testing.T) {
 	})
 }
 
+// A bucket holds its bound, and what is slower than all counts all the same.
+func TestRTTBuckets(t *testing.T) {
+	var g registry
+	slowest := rttSmallest << (rttBuckets - 1)
+	for _, rtt := range []time.Duration{0, rttSmallest, rttSmallest + 1, slowest, slowest + 1} {
+		g.total.answered(rtt)
+	}
+	want := RTTStats{Count: 5, Sum: 2*rttSmallest + 2*slowest + 2}
+	want.Buckets[0], want.Buckets[1], want.Buckets[rttBuckets-1] = 2, 1, 1
+	if got := g.stats().RTT; got != want {
+		t.Errorf("RTT = %+v, want %+v", got, want)
+	}
+}
+
 // Peers that close with every code there is, and ask for every status, make no
 // more counters than there are.
 func TestStatsAreBounded(t *testing.T) {
