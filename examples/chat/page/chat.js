@@ -213,6 +213,7 @@ $("who-form").addEventListener("submit", (event) => {
     connect();
     old?.close(1000, "another name");
   }
+  $("who").close(); // what is behind an open dialog takes no focus
   $("text").focus();
 });
 

@@ -140,6 +140,7 @@ $("who-form").addEventListener("submit", (event) => {
   }
   sessionStorage.setItem("name", name);
   connect();
+  $("who").close(); // what is behind an open dialog takes no focus
   $("text").focus();
 });
 

@@ -67,6 +67,7 @@ func enter(t *testing.T, url, name string) *tab {
 	b.wait(`document.getElementById("who").open`)
 	b.write("#name", name)
 	b.wait(`document.getElementById("state").value === ` + quote("as "+name))
+	b.wait(`document.activeElement.id === "text"`) // who has entered goes on by typing
 	return b
 }
 
