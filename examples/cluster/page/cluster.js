@@ -108,11 +108,21 @@ function showHere(names) {
 
 function append(row) {
   const list = $("lines");
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   list.append(row);
   while (list.childElementCount > maxLines) list.firstElementChild.remove();
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  follow();
 }
+
+// Who reads the end stays there: when lines come, and when a notice or a
+// phone's keyboard takes the list's place. Who has scrolled up isn't moved.
+let following = true;
+function follow() {
+  if (following) $("lines").scrollTop = $("lines").scrollHeight;
+}
+$("lines").addEventListener("scroll", ({ target: list }) => {
+  following = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+});
+new ResizeObserver(follow).observe($("lines"));
 
 function element(tag, className = "", text = "") {
   const e = document.createElement(tag);
