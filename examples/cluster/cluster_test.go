@@ -77,8 +77,8 @@ func TestNATSRestarts(t *testing.T) {
 	for round := range 2 {
 		stopServer(ns)
 		for _, c := range []*client{ada, bob} {
-			if c.until("link", "", "").Linked {
-				t.Fatal("the server is gone, and the node says it is linked")
+			if e, alone := c.until("link", "", ""), []string{c.welcome.Name}; e.Linked || !slices.Equal(e.Here, alone) {
+				t.Fatalf("the server is gone, and the node says linked: %v, here: %q; want false, %q", e.Linked, e.Here, alone)
 			}
 		}
 		ada.say("is anybody here?")
@@ -95,6 +95,7 @@ func TestNATSRestarts(t *testing.T) {
 			if !c.until("link", "", "").Linked {
 				t.Fatal("the server is back, and the node says it is cut off")
 			}
+			c.meets("Ada", "Bob")
 		}
 		for from, to := range map[*client]*client{ada: bob, bob: ada} {
 			line := fmt.Sprintf("restart %d, from %s", round, from.welcome.Name)

@@ -26,7 +26,7 @@ type event struct {
 	Time    int64    `json:"time"`             // milliseconds of Unix time
 	Name    string   `json:"name,omitempty"`   // of whom
 	Text    string   `json:"text,omitempty"`   // line
-	Here    []string `json:"here,omitempty"`   // welcome, join, leave, here: who is in the room, or on the sender's node
+	Here    []string `json:"here,omitempty"`   // welcome, join, leave, here, link: who is in the room, or on the sender's node
 	Linked  bool     `json:"linked,omitempty"` // welcome, link: the other nodes hear us
 	History []event  `json:"history,omitempty"`
 }
@@ -246,12 +246,16 @@ func (r *room) here() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// setLinked tells this node's users whether the other nodes hear them.
+// setLinked tells this node's users whether the other nodes hear them, and with
+// that who does: while it is cut off, nobody on another node.
 func (r *room) setLinked(linked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.linked != linked {
 		r.linked = linked
-		r.group.Broadcast(event{Type: "link", Node: r.node.name, Time: time.Now().UnixMilli(), Linked: linked}.prepare())
+		if !linked {
+			clear(r.others)
+		}
+		r.group.Broadcast(event{Type: "link", Node: r.node.name, Time: time.Now().UnixMilli(), Here: r.here(), Linked: linked}.prepare())
 	}
 }

@@ -65,7 +65,7 @@ function receive(event) {
     case "link":
       $("cut-off").hidden = event.linked ?? false;
       showNotice(`Node ${event.node}`, event.linked ? " hears the others again " : " doesn't hear the others any more ", event.time);
-      return;
+      break;
   }
   showHere(event.here ?? []);
 }

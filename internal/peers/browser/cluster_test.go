@@ -12,11 +12,11 @@ func TestClusterPages(t *testing.T) {
 	natsHost, natsPort := split(t, freeAddr(t))
 	startNATS := func() *program { return start(t, natsHost+":"+natsPort, nats, "-a", natsHost, "-p", natsPort) }
 	server := startNATS()
-	node := func(name string) *program {
-		addr := freeAddr(t)
+	node := func(name, addr string) *program {
 		return start(t, addr, cluster, "-node", name, "-addr", addr, "-nats", "nats://"+natsHost+":"+natsPort)
 	}
-	a, b := node("a"), node("b")
+	addrB := freeAddr(t)
+	a, b := node("a", freeAddr(t)), node("b", addrB)
 	ada, bob := enter(t, a.url, "Ada"), enter(t, b.url, "Боб")
 	ada.meets("Ada,Боб")
 	bob.meets("Ada,Боб")
@@ -31,6 +31,8 @@ func TestClusterPages(t *testing.T) {
 	for _, page := range []*tab{ada, bob} {
 		page.wait(`!document.getElementById("cut-off").hidden && !document.getElementById("send").disabled`)
 	}
+	ada.meets("Ada") // those who read her
+	bob.meets("Боб")
 	ada.say("does anybody read this?")
 	ada.reads("Ada", "does anybody read this?") // she is told that only her node does
 	bob.reads("Боб", "привет")
@@ -49,9 +51,15 @@ func TestClusterPages(t *testing.T) {
 	ada.screenshot("healed-a")
 	bob.screenshot("healed-b")
 
-	// A node that ends well says so, and its people are gone for the others.
+	// A node that ends well says so, and its people are gone for the others until
+	// it is there again.
 	b.terminate()
 	ada.meets("Ada")
 	bob.wait(`!document.getElementById("trouble").hidden`)
 	bob.screenshot("gone-b")
+	node("b", addrB)
+	bob.meets("Ada,Боб")
+	ada.meets("Ada,Боб")
+	bob.say("back")
+	ada.reads("Боб", "back")
 }
