@@ -115,8 +115,9 @@ func (c *Conn) peerClosed(p []byte) error {
 	if err != nil {
 		return err
 	}
-	c.beginClose(&EndError{By: SidePeer, Received: code, Err: &CloseError{code, reason}, code: code})
-	c.dropQueue() // it wants nothing more
+	if c.beginClose(&EndError{By: SidePeer, Received: code, Err: &CloseError{code, reason}, code: code}) {
+		c.dropQueue() // it wants nothing more
+	} // else the two frames cross, and ours comes behind what Send took
 	c.sendClose()
 	c.mu.Lock()
 	defer c.mu.Unlock()
