@@ -14,54 +14,54 @@ import (
 const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
 	runtime.GOOS != "js" && runtime.GOOS != "wasip1"
 
-// A rawRead is one wait for bytes that holds no buffer. It is pooled because
-// the runtime wants a function, and a function that knows its connection would
-// be allocated for every read.
-type rawRead struct {
-	c    *Conn
-	need int
-	n    int
-	err  error
-	try  func(fd uintptr) bool
+// atRestRead is what tryRead leaves in reader.got when the connection may rest.
+const atRestRead = -1 << 15
+
+const _ = int16(batchSize) // what reader.got and seen count fits
+
+// fillRaw waits for bytes and holds no buffer meanwhile. What tryRead finds
+// comes back through the reader: the runtime calls a function, and one that
+// knows its connection is allocated, so the connection keeps it.
+func (c *Conn) fillRaw() (int, error) {
+	r := &c.read
+	if r.try == nil {
+		r.try = c.tryRead
+	}
+	if err := c.raw.Read(r.try); err != nil {
+		return 0, err
+	}
+	if r.got <= 0 {
+		return 0, c.gotNothing()
+	}
+	return int(r.got), nil
 }
 
-var rawReads = sync.Pool{New: func() any {
-	rr := new(rawRead)
-	rr.try = rr.read
-	return rr
-}}
-
-func (c *Conn) fillRaw(need int) (int, error) {
-	rr := rawReads.Get().(*rawRead)
-	rr.c, rr.need, rr.n, rr.err = c, need, 0, nil
-	err := c.raw.Read(rr.try)
-	n, failed := rr.n, rr.err
-	rr.c = nil
-	rawReads.Put(rr)
-	if err == nil && failed == errAtRest {
-		return 0, errAtRest
+// gotNothing returns why tryRead came back without a byte.
+func (c *Conn) gotNothing() error {
+	switch got := c.read.got; got {
+	case 0:
+		return io.EOF
+	case atRestRead:
+		return errAtRest
+	default:
+		return &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
+			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", syscall.Errno(-got))}
 	}
-	if err == nil && failed != nil {
-		err = &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
-			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", failed)}
-	}
-	if n == 0 && err == nil {
-		err = io.EOF
-	}
-	return n, err
 }
 
-// read is called by the runtime whenever the socket may be readable. Returning
-// false waits; then the buffer goes back, and a few pending bytes move into a
-// small one, so that a peer can't make us hold 16 KiB by sending one.
-func (rr *rawRead) read(fd uintptr) bool {
-	r := &rr.c.read
+// tryRead is called by the runtime whenever the socket may be readable. It
+// leaves in r.got how much it read, 0 at the end of the stream, or a negative
+// errno. Returning false waits; then the buffer goes back, and a few pending
+// bytes move into a small one, so that a peer can't make us hold 16 KiB by
+// sending one.
+func (c *Conn) tryRead(fd uintptr) bool {
+	r := &c.read
 	if r.in == nil {
 		r.in = getBuffer(batchSize)
 	} else if len(r.in.b) < batchSize {
 		r.moveTo(batchSize)
 	}
-	r.in.compact(max(rr.need, batchSize/2))
+	r.compact()
 	for {
 		n, err := withFD(syscall.Read, fd, r.in.b[r.in.w:])
 		switch err {
@@ -72,7 +72,7 @@ func (rr *rawRead) read(fd uintptr) bool {
 				r.nap = napping
 			}
 			r.in.w += n
-			rr.n = n
+			r.got = int16(n)
 			return true
 		case syscall.EINTR:
 			continue
@@ -80,13 +80,14 @@ func (rr *rawRead) read(fd uintptr) bool {
 			if r.in.w-r.in.r <= stashSize {
 				r.stash()
 			}
-			if r.nap != awake && rr.c.atRest() { // a pong or nothing woke it
-				rr.err = errAtRest
+			if r.nap != awake && c.atRest() { // a pong or nothing woke it
+				r.got = atRestRead
 				return true
 			}
 			return false
 		default:
-			rr.err = err
+			errno, _ := err.(syscall.Errno)
+			r.got = -int16(errno)
 			return true
 		}
 	}

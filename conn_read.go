@@ -15,12 +15,15 @@ type reader struct {
 	in  *buffer // what has come and isn't used up; nil when that is nothing
 	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
 
+	try func(fd uintptr) bool // tryRead; nil before the first wait
+
 	left   uint64         // bytes of the payload of the frame under way that aren't consumed yet
 	size   uint64         // of the message's payload, as declared so far
 	held   *[]byte        // what had come of a message when a deadline passed
 	stream *messageReader // the one that NextReader returned for the message
 
-	seen      int32  // bytes behind in.r that are unmasked and checked in place
+	got       int16  // what tryRead found
+	seen      int16  // bytes behind in.r that are unmasked and checked in place
 	fragments int32  // of the message under way
 	controls  uint32 // pings and pongs in the second from controlAt on
 	controlAt uint32 // in milliseconds, monotonic
@@ -121,6 +124,45 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	return MessageType(r.opcode), p, err
 }
 
+// shortMessage is borrowMessage for what most messages are: one frame of at most
+// 125 bytes that lies whole in the buffer, with nothing wrong about it. Whatever
+// else it finds, faults among it, it leaves as it was.
+func (c *Conn) shortMessage() (t MessageType, p []byte, ok bool) {
+	r := &c.read
+	b := r.in.pending()
+	if len(b) < 6 || b[1] < bitMASK || r.started || c.trace != nil || c.connState() != stateOpen {
+		return 0, nil, false
+	}
+	n := int(b[1] - bitMASK)
+	switch b[0] {
+	case bitFIN | byte(opText), bitFIN | byte(opBinary):
+	default:
+		return 0, nil, false
+	}
+	if n > 125 || 6+n > len(b) || uint64(n) > c.reg.u.maxMessageSize() {
+		return 0, nil, false
+	}
+	key := [4]byte(b[2:])
+	p = b[6 : 6+n : 6+n]
+	mask(p, key, 0)
+	if t = MessageType(b[0] - bitFIN); t == TextMessage {
+		var v utf8Validator
+		if !v.write(p) || !v.complete() {
+			mask(p, key, 0)
+			return 0, nil, false
+		}
+	}
+	r.in.r += 6 + n
+	c.spoke()
+	if c.parks() {
+		c.noteMessage()
+	}
+	count := c.reg.counters(c)
+	count.messagesIn.Add(1)
+	count.bytesIn.Add(uint64(n))
+	return t, p, true
+}
+
 // beginMessage reads up to the payload of a message's first frame, or finds
 // that a message is under way, which a deadline had interrupted.
 func (c *Conn) beginMessage() error {
@@ -193,7 +235,7 @@ func (c *Conn) readHeader() (header, error) {
 				return h, nil
 			}
 		}
-		if err := c.fill(maxHeaderLen); err != nil {
+		if err := c.fill(); err != nil {
 			return header{}, err
 		}
 	}
@@ -294,10 +336,10 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 		if err := c.checkPayload(r.in.b[r.in.r+int(r.seen) : r.in.r+have]); err != nil {
 			return nil, false, err
 		}
-		if r.seen = int32(have); have == size {
+		if r.seen = int16(have); have == size {
 			break
 		}
-		if err := c.fill(size - have); err != nil {
+		if err := c.fill(); err != nil {
 			return nil, false, err
 		}
 	}
@@ -411,7 +453,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 			}
 			c.heardBytes()
 		} else {
-			err = c.fill(1)
+			err = c.fill()
 		}
 		if n == 0 && err != nil {
 			return 0, err
@@ -435,7 +477,7 @@ func (c *Conn) skipFrame() error {
 	}
 	for r.left > 0 {
 		if !r.pending() {
-			if err := c.fill(1); err != nil {
+			if err := c.fill(); err != nil {
 				return err
 			}
 		}
@@ -487,6 +529,13 @@ func (r *reader) drop() {
 	}
 }
 
+// compact makes room in the read buffer, for a header or for the payload under
+// way if that fits.
+func (r *reader) compact() {
+	size := len(r.in.b)
+	r.in.compact(max(int(min(r.left, uint64(size))), size/2))
+}
+
 // release gives the read buffer back when everything in it is used up.
 func (r *reader) release() {
 	if r.in != nil && !r.pending() {
@@ -503,12 +552,18 @@ func (c *Conn) bufferSize() int {
 	return smallSize
 }
 
-// fill reads behind what is buffered, at least one byte, and makes room for
-// need bytes. Answers that were held back go out before the wait.
-func (c *Conn) fill(need int) error {
+// fill reads behind what is buffered, at least one byte. Answers that were held
+// back go out before the wait.
+func (c *Conn) fill() error {
 	c.uncork()
 	for {
-		n, err := c.fillOnce(need)
+		var n int
+		var err error
+		if c.raw != nil {
+			n, err = c.fillRaw()
+		} else {
+			n, err = c.fillHeld()
+		}
 		if n > 0 {
 			c.heardBytes()
 			return nil
@@ -535,24 +590,26 @@ func (c *Conn) wasKicked(err error) bool {
 	return true
 }
 
-func (c *Conn) fillOnce(need int) (int, error) {
-	if c.raw != nil {
-		return c.fillRaw(need)
-	}
+// fillHeld reads into a buffer that stays with the connection.
+func (c *Conn) fillHeld() (int, error) {
 	r := &c.read
 	if r.in == nil {
 		r.in = getBuffer(smallSize)
 	} else if len(r.in.b) < smallSize { // what a hijack left over
 		r.moveTo(smallSize)
 	}
-	r.in.compact(max(need, len(r.in.b)/2))
+	r.compact()
 	n, err := c.nc.Read(r.in.b[r.in.w:])
 	r.in.w += n
 	return n, err
 }
 
 // heardBytes notes a sign of life.
-func (c *Conn) heardBytes() { c.heard.Store(c.reg.now.Load()) }
+func (c *Conn) heardBytes() {
+	if now := c.reg.now.Load(); c.heard.Load() != now { // a store costs more, and the time stands still between ticks
+		c.heard.Store(now)
+	}
+}
 
 // spoke notes a part of a message, either way.
 func (c *Conn) spoke() {
@@ -568,6 +625,9 @@ func (c *Conn) buffered() bool {
 		return false
 	}
 	b := in.pending()
+	if n := int(b[1] &^ bitMASK); n <= 125 {
+		return 6+n <= len(b)
+	}
 	h, n, err := parseHeader(b)
 	return err == nil && n > 0 && h.length <= uint64(len(b)-n)
 }

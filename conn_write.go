@@ -95,7 +95,11 @@ func (c *Conn) unlockWrite() {
 
 // writePong sends the pong that waits.
 func (c *Conn) writePong() {
-	if f := c.write.pong.Swap(nil); f != nil {
+	w := &c.write
+	if w.pong.Load() == nil {
+		return
+	}
+	if f := w.pong.Swap(nil); f != nil {
 		c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
 		pongFrames.Put(f)
 	}

@@ -196,13 +196,16 @@ func (c *Conn) messages() error {
 				c.uncork()
 				return errAtRest
 			}
-			if err := c.fill(maxHeaderLen); err != nil {
+			if err := c.fill(); err != nil {
 				return c.eventsFailed(err)
 			}
 		}
-		t, p, err := c.borrowMessage()
-		if err != nil {
-			return c.eventsFailed(err)
+		t, p, ok := c.shortMessage()
+		if !ok {
+			var err error
+			if t, p, err = c.borrowMessage(); err != nil {
+				return c.eventsFailed(err)
+			}
 		}
 		if c.connState() != stateOpen || onMessage == nil {
 			continue
