@@ -14,6 +14,58 @@ import (
 const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
 	runtime.GOOS != "js" && runtime.GOOS != "wasip1"
 
+// fill reads behind what is buffered, at least one byte. Answers that were held
+// back go out before the wait.
+func (c *Conn) fill() error {
+	c.uncork()
+	for {
+		var n int
+		var err error
+		if c.raw != nil {
+			n, err = c.fillRaw()
+		} else {
+			n, err = c.fillHeld()
+		}
+		if n > 0 {
+			c.heardBytes()
+			return nil
+		}
+		if err == nil {
+			continue // nothing happened, says io.Reader
+		}
+		if !c.wasKicked(err) {
+			return err
+		}
+		if c.quietEnough() {
+			return errAtRest
+		}
+	}
+}
+
+// wasKicked reports whether err is the sweeper's knock and not a deadline of
+// the application's; then the wait may go on.
+func (c *Conn) wasKicked(err error) bool {
+	if !isTimeout(err) || !c.beat.kicked.CompareAndSwap(true, false) {
+		return false
+	}
+	c.clearKick()
+	return true
+}
+
+// fillHeld reads into a buffer that stays with the connection.
+func (c *Conn) fillHeld() (int, error) {
+	r := &c.read
+	if r.in == nil {
+		r.in = getBuffer(smallSize)
+	} else if len(r.in.b) < smallSize { // what a hijack left over
+		r.moveTo(smallSize)
+	}
+	r.compact()
+	n, err := c.nc.Read(r.in.b[r.in.w:])
+	r.in.w += n
+	return n, err
+}
+
 // atRestRead is what tryRead leaves in reader.got when the connection may rest.
 const atRestRead = -1 << 15
 
@@ -91,6 +143,29 @@ func (c *Conn) tryRead(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// compact makes room in the read buffer, for a header or for the payload under
+// way if that fits.
+func (r *reader) compact() {
+	size := len(r.in.b)
+	r.in.compact(max(int(min(r.left, uint64(size))), size/2))
+}
+
+// release gives the read buffer back when everything in it is used up.
+func (r *reader) release() {
+	if r.in != nil && !r.pending() {
+		putBuffer(r.in)
+		r.in = nil
+	}
+}
+
+// bufferSize returns the size of the buffer that a read fills.
+func (c *Conn) bufferSize() int {
+	if c.raw != nil {
+		return batchSize
+	}
+	return smallSize
 }
 
 func (r *reader) stash() {
