@@ -93,6 +93,22 @@ func (c *Conn) unlockWrite() {
 	}
 }
 
+// unlockNow is unlockWrite for who serves other connections too, and must not
+// wait for this one's peer to take a pong.
+func (c *Conn) unlockNow() {
+	w := &c.write
+	for {
+		if w.pong.Load() != nil {
+			go c.unlockWrite() // which has taken over mu
+			return
+		}
+		w.mu.Unlock()
+		if w.pong.Load() == nil || !w.mu.TryLock() {
+			return
+		}
+	}
+}
+
 // writePong sends the pong that waits.
 func (c *Conn) writePong() {
 	w := &c.write
@@ -307,7 +323,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 		return false
 	}
 	if w.err != nil || op == opClose && c.hasQueued() {
-		c.unlockWrite()
+		c.unlockNow()
 		return false
 	}
 	h := header{fin: true, opcode: op, length: uint64(len(payload))}
@@ -323,7 +339,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 			if err == nil && op == opClose {
 				c.sentClose()
 			}
-			c.unlockWrite()
+			c.unlockNow()
 			return true
 		}
 	} else {

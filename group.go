@@ -207,7 +207,7 @@ func (c *Conn) drainNow() {
 		return
 	}
 	if w.stream != nil { // between the frames of a message
-		c.unlockWrite()
+		c.unlockNow()
 		go c.drainSlow()
 		return
 	}
@@ -228,7 +228,7 @@ func (c *Conn) drainNow() {
 		c.wroteOut(err)
 	}
 	c.endQueue()
-	c.unlockWrite()
+	c.unlockNow()
 }
 
 // drainSlow waits for its turn and for the peer.

@@ -93,6 +93,32 @@ func TestBroadcast(t *testing.T) {
 	}
 }
 
+// Who serves many connections doesn't wait for one's peer to take a pong.
+func TestPongLeftToAnotherGoroutine(t *testing.T) {
+	c, _ := connect(t, &Upgrader{WriteTimeout: -1}, tcpPair)
+	c.write.mu.Lock()
+	for junk := make([]byte, 1<<20); ; {
+		n, err := c.tryWrite(junk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	c.answerPing([]byte("left"))
+	done := make(chan bool)
+	go func() {
+		c.unlockNow()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("unlockNow waits for a peer that reads nothing")
+	}
+}
+
 // What was queued goes out before what is written later, and before the close.
 func TestSendOrder(t *testing.T) {
 	overTransports(t, func(t *testing.T, pair transport) {
