@@ -114,11 +114,13 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		r.moveTo(batchSize)
 	}
 	r.compact()
+	p := r.in.b[r.in.w:]
+	p = p[:min(len(p), batchSize)] // what the handshake left over may be larger
 	for {
-		n, err := withFD(syscall.Read, fd, r.in.b[r.in.w:])
+		n, err := withFD(syscall.Read, fd, p)
 		switch err {
 		case nil:
-			if r.nap != awake && n < len(r.in.b)-r.in.w {
+			if r.nap != awake && n < len(p) {
 				r.nap = drained
 			} else if r.nap == drained {
 				r.nap = napping

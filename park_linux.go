@@ -29,7 +29,11 @@ type parker struct {
 	}
 
 	parked atomic.Int32
+	waking atomic.Int32 // woken by the set, and waiting for a processor
 }
+
+// crowd is how many may be waking.
+const crowd = 1024
 
 // canPark spares the sweeper its rounds where it is false.
 const canPark = true
@@ -80,6 +84,12 @@ func (c *Conn) unpark() {
 		c.read.nap = napping
 		go c.loop()
 	}
+}
+
+// wake is the goroutine of a connection that the set has woken.
+func (c *Conn) wake() {
+	c.reg.parker.waking.Add(-1)
+	c.loop()
 }
 
 // stay takes the socket out of the set: its connection keeps its goroutine, or
@@ -192,13 +202,15 @@ func (p *parker) run(file *os.File) {
 			if n <= 0 {
 				return false
 			}
-			for i, ev := range events[:n] {
+			for _, ev := range events[:n] {
+				p.wake(ev.Fd)
 				// Those that are awake answer and park again before the next
-				// ones wake, or a crowd would take a goroutine each.
-				if i%64 == 63 {
+				// ones wake, or a crowd would take a goroutine each, and the
+				// runtime keeps what it has made. A busy server's few are far
+				// from it: they wait for a processor once, like all others.
+				for p.waking.Load() > crowd {
 					runtime.Gosched()
 				}
-				p.wake(ev.Fd)
 			}
 		}
 	})
@@ -213,7 +225,9 @@ func (p *parker) wake(slot int32) {
 		c = p.slots[slot-1]
 	}
 	p.mu.Unlock()
-	if c != nil {
-		c.unpark()
+	if c != nil && c.claim() {
+		c.read.nap = napping
+		p.waking.Add(1)
+		go c.wake()
 	}
 }
