@@ -124,26 +124,32 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	return MessageType(r.opcode), p, err
 }
 
-// shortMessage is borrowMessage for what most messages are: one frame of at most
-// 125 bytes that lies whole in the buffer, with nothing wrong about it. Whatever
-// else it finds, faults among it, it leaves as it was.
-func (c *Conn) shortMessage() (t MessageType, p []byte, ok bool) {
+// wholeMessage is borrowMessage for what most messages are: one frame of less
+// than 64 KiB that lies whole in the buffer, with nothing wrong about it.
+// Whatever else it finds, faults among it, it leaves as it was.
+func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 	r := &c.read
 	b := r.in.pending()
 	if len(b) < 6 || b[1] < bitMASK || r.started || c.trace != nil || c.connState() != stateOpen {
 		return 0, nil, false
 	}
-	n := int(b[1] - bitMASK)
 	switch b[0] {
 	case bitFIN | byte(opText), bitFIN | byte(opBinary):
 	default:
 		return 0, nil, false
 	}
-	if n > 125 || 6+n > len(b) || uint64(n) > c.reg.u.maxMessageSize() {
+	n, head := int(b[1]-bitMASK), 6
+	if n == 126 {
+		n, head = int(b[2])<<8|int(b[3]), 8
+		if n < 126 {
+			return 0, nil, false
+		}
+	}
+	if b[1] == bitMASK|127 || head+n > len(b) || uint64(n) > c.reg.u.maxMessageSize() {
 		return 0, nil, false
 	}
-	key := [4]byte(b[2:])
-	p = b[6 : 6+n : 6+n]
+	key := [4]byte(b[head-4:])
+	p = b[head : head+n : head+n]
 	mask(p, key, 0)
 	if t = MessageType(b[0] - bitFIN); t == TextMessage {
 		var v utf8Validator
@@ -152,7 +158,7 @@ func (c *Conn) shortMessage() (t MessageType, p []byte, ok bool) {
 			return 0, nil, false
 		}
 	}
-	r.in.r += 6 + n
+	r.in.r += head + n
 	c.spoke()
 	if c.parks() {
 		c.noteMessage()

@@ -200,7 +200,7 @@ func (c *Conn) messages() error {
 				return c.eventsFailed(err)
 			}
 		}
-		t, p, ok := c.shortMessage()
+		t, p, ok := c.wholeMessage()
 		if !ok {
 			var err error
 			if t, p, err = c.borrowMessage(); err != nil {
