@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -198,6 +200,50 @@ func (c *Conn) nextPiece() []byte {
 	return w.out.pending()
 }
 
+// sendNow is Send that writes m at once, as far as the socket takes it, when
+// nothing stands before it.
+func (c *Conn) sendNow(m *PreparedMessage) error {
+	w := &c.write
+	if c.raw == nil || c.queue.Load() != nil || !w.mu.TryLock() {
+		return c.Send(m)
+	}
+	if w.err != nil || w.stream != nil || w.out != nil || w.corked.Load() || c.queue.Load() != nil ||
+		c.connState() != stateOpen || len(m.frame) > c.reg.u.sendQueue() {
+		c.unlockNow()
+		return c.Send(m)
+	}
+	frame := c.frameOf(m)
+	if c.trace != nil {
+		c.trace.framedWritten(frame)
+	}
+	n, err := c.tryWrite(frame)
+	c.wrote(err, len(m.payload))
+	if err == nil && n < len(frame) {
+		c.qmu.Lock()
+		q := c.queue.Load()
+		if q == nil {
+			q = sendQueues.Get().(*sendQueue)
+			c.queue.Store(q)
+		}
+		q.size += len(m.frame)
+		q.flying += len(m.frame)
+		c.qmu.Unlock()
+		go c.writeOn(frame[n:])
+		return nil
+	}
+	c.wroteOut(err)
+	c.unlockNow()
+	return err
+}
+
+// writeOn writes the rest of a message and the queue behind it, and waits for
+// the peer. It has taken over write.mu.
+func (c *Conn) writeOn(p []byte) {
+	c.wroteOut(c.writeWaiting(p, nil))
+	c.drainQueue()
+	c.unlockWrite()
+}
+
 // drainNow writes the queue as far as the socket takes it at once; a goroutine
 // goes on with the rest, and ends with it.
 func (c *Conn) drainNow() {
@@ -218,11 +264,7 @@ func (c *Conn) drainNow() {
 		}
 		n, err := c.tryWrite(p)
 		if err == nil && n < len(p) {
-			go func() {
-				c.wroteOut(c.writeWaiting(p[n:], nil))
-				c.drainQueue()
-				c.unlockWrite()
-			}()
+			go c.writeOn(p[n:])
 			return
 		}
 		c.wroteOut(err)
@@ -308,6 +350,8 @@ const groupShards = 16
 // the same time.
 type Group struct {
 	shards [groupShards]groupShard
+	size   atomic.Int64
+	ended  atomic.Int64 // when the last broadcast did, monotonic; far ahead while one is under way
 }
 
 // A groupShard is a part of a group's members, so that those who join don't
@@ -338,6 +382,7 @@ func (g *Group) Join(c *Conn) bool {
 		}
 		s.index[c] = len(s.members)
 		s.members = append(s.members, c)
+		g.size.Add(1)
 	}
 	s.mu.Unlock()
 	if c.connState() == stateClosed { // finish may have looked before
@@ -371,20 +416,12 @@ func (g *Group) remove(c *Conn) bool {
 	s.members[last] = nil
 	s.members = s.members[:last]
 	delete(s.index, c)
+	g.size.Add(-1)
 	return true
 }
 
 // Len returns the number of members.
-func (g *Group) Len() int {
-	n := 0
-	for i := range g.shards {
-		s := &g.shards[i]
-		s.mu.RLock()
-		n += len(s.members)
-		s.mu.RUnlock()
-	}
-	return n
-}
+func (g *Group) Len() int { return int(g.size.Load()) }
 
 // Members returns an iterator over the members there are at the call. They may
 // be left, joined and closed meanwhile.
@@ -404,20 +441,59 @@ func (g *Group) Members() iter.Seq[*Conn] {
 	}
 }
 
-// Broadcast sends m to every member by Send, and returns how many took it. It
-// never waits for one. A goroutine's broadcasts reach every member in their
-// order; of two goroutines' it is not said which comes first.
+const (
+	// Broadcasts that follow each other faster leave together.
+	broadcastGap = time.Millisecond
+
+	// So many members are worth a goroutine.
+	broadcastPart = 256
+)
+
+// Broadcast sends m to every member as Send does, and returns how many took
+// it. It never waits for one: a message that comes alone is written at once, as
+// far as the socket takes it, and what comes within a millisecond of the last
+// broadcast is queued, so that a burst leaves in few writes. A goroutine's
+// broadcasts reach every member in their order; of two goroutines' it is not
+// said which comes first.
 func (g *Group) Broadcast(m *PreparedMessage) int {
+	const underWay = 1 << 62
+	alone := monotonic()-g.ended.Swap(underWay) > int64(broadcastGap)
 	n := 0
-	for i := range g.shards {
-		s := &g.shards[i]
-		s.mu.RLock()
-		for _, c := range s.members {
-			if c.Send(m) == nil {
-				n++
-			}
+	if alone {
+		n = g.broadcastNow(m)
+	} else {
+		for i := range g.shards {
+			n += g.shards[i].send(m, (*Conn).Send)
 		}
-		s.mu.RUnlock()
+	}
+	g.ended.Store(monotonic())
+	return n
+}
+
+// broadcastNow writes to all members, on as many processors as they are worth.
+func (g *Group) broadcastNow(m *PreparedMessage) int {
+	var shard, reached atomic.Int64
+	work := func() {
+		for i := shard.Add(1); i <= groupShards; i = shard.Add(1) {
+			reached.Add(int64(g.shards[i-1].send(m, (*Conn).sendNow)))
+		}
+	}
+	var others sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0)-1, g.Len()/broadcastPart) {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
+	return int(reached.Load())
+}
+
+func (s *groupShard) send(m *PreparedMessage, send func(*Conn, *PreparedMessage) error) (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, c := range s.members {
+		if send(c, m) == nil {
+			n++
+		}
 	}
 	return n
 }

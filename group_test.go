@@ -93,6 +93,38 @@ func TestBroadcast(t *testing.T) {
 	}
 }
 
+// What a socket doesn't take of a message that comes alone keeps its place, and
+// counts as queued.
+func TestBroadcastAlone(t *testing.T) {
+	const size = 8 << 20 // more than any socket takes
+	first, second := NewPreparedMessage(BinaryMessage, make([]byte, size)), text("second")
+	for name, want := range map[string]struct{ limit, reached int }{
+		"room for both": {2 * size, 1}, "room for one": {size + maxHeaderLen, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t, Upgrader{SendQueue: want.limit})
+			p := r.join(t, 1)[0]
+			if n := r.Broadcast(first); n != 1 {
+				t.Fatalf("Broadcast reached %d, want 1", n)
+			}
+			r.ended.Store(0)
+			next := second
+			if want.reached == 0 {
+				next = NewPreparedMessage(BinaryMessage, make([]byte, 1<<10))
+			}
+			if n := r.Broadcast(next); n != want.reached {
+				t.Fatalf("the second reached %d, want %d", n, want.reached)
+			}
+			p.want(opBinary, string(first.payload))
+			if want.reached == 0 {
+				p.wantClose(ClosePolicyViolation, "reading too slowly")
+				return
+			}
+			p.want(opText, "second")
+		})
+	}
+}
+
 // Who serves many connections doesn't wait for one's peer to take a pong.
 func TestPongLeftToAnotherGoroutine(t *testing.T) {
 	c, _ := connect(t, &Upgrader{WriteTimeout: -1}, tcpPair)
