@@ -50,7 +50,7 @@ func main() {
 	flag.DurationVar(&o.every, "every", 20*time.Millisecond, "with slow receivers: the time between two messages")
 	flag.IntVar(&o.slowConns, "slow-conns", 1000, "with slow receivers: the number of all; 1% of them are slow")
 	flag.IntVar(&o.slowSize, "slow-size", 4096, "with slow receivers: bytes of a message")
-	flag.IntVar(&o.slowCount, "slow-count", 3000, "with slow receivers: messages, half of them before any is slow")
+	flag.IntVar(&o.slowCount, "slow-count", 400, "with slow receivers: messages of a round, and as many before any is slow")
 	flag.Parse()
 	o.servers = strings.Split(*servers, ",")
 	o.fast, o.slow = !*slowOnly, !*fastOnly

@@ -13,14 +13,14 @@ import (
 // doesn't read, so that the servers' own queues fill within the run.
 const slowSendBuffer = 128 << 10
 
-// measureSlow broadcasts at a steady pace, first to connections that all read,
-// then with 1% more that don't.
+// measureSlow broadcasts at a steady pace, in rounds: to connections that all
+// read, then with 1% more that don't.
 func (o *options) measureSlow() error {
 	slow := max(o.slowConns/100, 1)
 	t := &report.Table{
-		Title: fmt.Sprintf("%d B every %v to %s connections, then with %d more that don't read",
-			o.slowSize, o.every, report.Count(int64(o.slowConns)), slow),
-		Columns: []string{"server", "p50", "with slow", "p99", "with slow", "ratio", "heap at most", "with slow", "cut", "how"},
+		Title: fmt.Sprintf("%d B every %v to %s connections, without and with %d more that don't read (%d rounds of each)",
+			o.slowSize, o.every, report.Count(int64(o.slowConns)), slow, o.rounds),
+		Columns: []string{"server", "p50", "with slow", "p99", "with slow", "p99 ratio", "lowest", "highest", "heap at most", "with slow", "cut", "how"},
 	}
 	for _, name := range o.servers {
 		row, err := o.slowRow(name, slow)
@@ -33,10 +33,22 @@ func (o *options) measureSlow() error {
 		}
 		t.Add(row...)
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("%d messages each time, sockets with a send buffer of %s. The heap is sampled as it is, without a collection.",
-		o.slowCount/2, report.Bytes(slowSendBuffer)))
+	t.Notes = append(t.Notes, fmt.Sprintf("%d messages a round, sockets with a send buffer of %s. The ratio is the median of the rounds' own. The heap is sampled as it is, without a collection.",
+		o.slowCount, report.Bytes(slowSendBuffer)))
 	t.Text(os.Stdout)
 	return nil
+}
+
+// A slowRound is how it went without slow receivers, and with them.
+type slowRound struct {
+	latency [2]load.Hist
+	heap    [2]int64
+	cut     int
+	how     string
+}
+
+func (r *slowRound) p99Ratio() float64 {
+	return float64(r.latency[1].Quantile(0.99)) / float64(r.latency[0].Quantile(0.99))
 }
 
 func (o *options) slowRow(name string, slow int) ([]string, error) {
@@ -50,10 +62,50 @@ func (o *options) slowRow(name string, slow int) ([]string, error) {
 	if err := r.Open(); err != nil {
 		return nil, err
 	}
-	if _, _, err := o.steady(srv, r, o.slowCount/20, o.slowConns); err != nil { // to warm up
+	if _, _, err := o.steady(srv, r, o.slowCount/10, o.slowConns); err != nil { // to warm up
 		return nil, err
 	}
-	calm, quiet, err := o.steady(srv, r, o.slowCount/2, o.slowConns)
+	var all []*slowRound
+	cut := 0
+	for range o.rounds {
+		round, err := o.slowRound(srv, r, slow, cut)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, round)
+		cut += round.cut
+	}
+	return slowCells(name, all, slow), nil
+}
+
+func slowCells(name string, all []*slowRound, slow int) []string {
+	of := func(f func(*slowRound) float64) float64 {
+		var v []float64
+		for _, r := range all {
+			v = append(v, f(r))
+		}
+		return report.Median(v)
+	}
+	row := []string{name}
+	for _, q := range []float64{0.5, 0.99} {
+		for i := range 2 {
+			row = append(row, report.Duration(time.Duration(of(func(r *slowRound) float64 { return float64(r.latency[i].Quantile(q)) }))))
+		}
+	}
+	lowest, highest, cut := all[0].p99Ratio(), all[0].p99Ratio(), 0
+	var heap [2]int64
+	for _, r := range all {
+		lowest, highest = min(lowest, r.p99Ratio()), max(highest, r.p99Ratio())
+		heap[0], heap[1] = max(heap[0], r.heap[0]), max(heap[1], r.heap[1])
+		cut += r.cut
+	}
+	row = append(row, fmt.Sprintf("%.2f", of((*slowRound).p99Ratio)), fmt.Sprintf("%.2f", lowest), fmt.Sprintf("%.2f", highest))
+	return append(row, report.Bytes(float64(heap[0])), report.Bytes(float64(heap[1])), fmt.Sprintf("%d of %d", cut, slow*len(all)), all[0].how)
+}
+
+// slowRound is one round. So many were cut before it.
+func (o *options) slowRound(srv *server, r *load.Receivers, slow, cut int) (*slowRound, error) {
+	calm, quiet, err := o.steady(srv, r, o.slowCount, o.slowConns)
 	if err != nil {
 		return nil, err
 	}
@@ -62,23 +114,18 @@ func (o *options) slowRow(name string, slow int) ([]string, error) {
 	if err := deaf.Open(); err != nil {
 		return nil, err
 	}
-	rough, loud, err := o.steady(srv, r, o.slowCount/2, o.slowConns+slow)
+	rough, loud, err := o.steady(srv, r, o.slowCount, o.slowConns+slow)
 	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(15 * time.Second); loud.Cut < slow && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(15 * time.Second); loud.Cut < cut+slow && loud.CutHow != "of themselves" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		peak := loud.Peak
 		if err := srv.Ask(order{}, &loud); err != nil {
 			return nil, err
 		}
 		loud.Peak = peak
 	}
-	row := []string{name}
-	for _, q := range []float64{0.5, 0.99} {
-		row = append(row, report.Duration(calm.Latency.Quantile(q)), report.Duration(rough.Latency.Quantile(q)))
-	}
-	return append(row, fmt.Sprintf("%.2f", float64(rough.Latency.Quantile(0.99))/float64(calm.Latency.Quantile(0.99))),
-		report.Bytes(float64(quiet.Peak)), report.Bytes(float64(loud.Peak)), fmt.Sprintf("%d of %d", loud.Cut, slow), loud.CutHow), nil
+	return &slowRound{[2]load.Hist{calm.Latency, rough.Latency}, [2]int64{quiet.Peak, loud.Peak}, loud.Cut - cut, loud.CutHow}, nil
 }
 
 // steady lets the server broadcast n messages at a steady pace.
