@@ -121,9 +121,9 @@
 // # One message to many
 //
 // A [PreparedMessage] is framed, and compressed, once. [Group.Broadcast] gives
-// it to every member's queue and waits for none; a member whose queue is full,
-// 1 MiB by default, is closed with 1008 or misses the message, as
-// Upgrader.SlowPolicy says.
+// it to every member and waits for none: what a socket doesn't take at once
+// waits in the member's queue. A member whose queue is full, 1 MiB by default,
+// is closed with 1008 or misses the message, as Upgrader.SlowPolicy says.
 //
 // # Looking at it
 //

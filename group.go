@@ -456,6 +456,9 @@ const (
 // broadcasts reach every member in their order; of two goroutines' it is not
 // said which comes first.
 func (g *Group) Broadcast(m *PreparedMessage) int {
+	if m.check() != nil {
+		return 0
+	}
 	const underWay = 1 << 62
 	alone := monotonic()-g.ended.Swap(underWay) > int64(broadcastGap)
 	n := 0

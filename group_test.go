@@ -261,6 +261,11 @@ func TestSendOfNoType(t *testing.T) {
 	if err := c.WritePrepared(m); err == nil {
 		t.Error("WritePrepared of type 7 gave no error")
 	}
+	var g Group
+	g.Join(c)
+	if n := g.Broadcast(m); n != 0 {
+		t.Errorf("Broadcast of type 7 reached %d, want 0", n)
+	}
 }
 
 // A member that doesn't read is closed with 1008 and costs the others nothing.
