@@ -253,7 +253,7 @@ func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Reques
 func endHandshake(nc net.Conn, err error, extra http.Header, t *connTrace) error {
 	var refused *HandshakeError
 	if errors.As(err, &refused) {
-		head := appendRefusal(nil, refused, extra)
+		head := appendRefusal(nil, refused, withDate(extra))
 		t.refusal(head)
 		nc.Write(head)
 		linger(nc)
@@ -262,6 +262,19 @@ func endHandshake(nc net.Conn, err error, extra http.Header, t *connTrace) error
 	}
 	t.closed(err)
 	return err
+}
+
+// withDate returns h with the time, which an answer of 400 and more carries
+// (RFC 9110, section 6.6.1). net/http adds its own.
+func withDate(h http.Header) http.Header {
+	if hasField(h, "Date") {
+		return h
+	}
+	if h = h.Clone(); h == nil {
+		h = http.Header{}
+	}
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	return h
 }
 
 // accept answers the request and makes the connection; what is pending in in
