@@ -118,8 +118,9 @@ func (c *Conn) tryRead(fd uintptr) bool {
 	p = p[:min(len(p), batchSize)] // what the handshake left over may be larger
 	for {
 		n, err := withFD(syscall.Read, fd, p)
-		switch err {
-		case nil:
+		errno, _ := err.(syscall.Errno) // numbers compare faster than errors
+		switch errno {
+		case 0:
 			if r.nap != awake && n < len(p) {
 				r.nap = drained
 			} else if r.nap == drained {
@@ -140,7 +141,6 @@ func (c *Conn) tryRead(fd uintptr) bool {
 			}
 			return false
 		default:
-			errno, _ := err.(syscall.Errno)
 			r.got = -int16(errno)
 			return true
 		}

@@ -191,13 +191,18 @@ func (c *Conn) wroteOut(err error) {
 }
 
 // writeWaiting writes p and q, as long as the peer takes to take them.
-func (c *Conn) writeWaiting(p, q []byte) error {
+func (c *Conn) writeWaiting(p, q []byte) (err error) {
 	c.write.since.Store(c.reg.now.Load() | 1)
-	defer c.write.since.Store(0)
 	if len(q) == 0 {
-		_, err := c.nc.Write(p)
-		return err
+		_, err = c.nc.Write(p)
+	} else {
+		err = c.writeBoth(p, q)
 	}
+	c.write.since.Store(0)
+	return err
+}
+
+func (c *Conn) writeBoth(p, q []byte) error {
 	if c.raw == nil { // no writev, and two writes would make two TLS records
 		b := getBuffer(batchSize)
 		defer putBuffer(b)
