@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // A MessageType says whether a message is text or binary (RFC 6455, section 5.6).
@@ -72,7 +73,6 @@ type Conn struct {
 	heard atomic.Int64  // the registry's time of the last byte received
 	state atomic.Uint32 // a connState, written under mu
 	slot  int32         // the index in the parker's table while parked
-	shard uint8         // of the registry's counters
 
 	parked atomic.Uint32 // a parkState, see park_linux.go
 
@@ -84,6 +84,11 @@ type Conn struct {
 	link link // in the registry's wheel, guarded by its lock
 	beat keepAlive
 }
+
+// spread gives connections numbers below n by where they lie, which takes no
+// memory of theirs. A Conn doesn't move, and its size class is a multiple of 128
+// bytes.
+func (c *Conn) spread(n uintptr) uintptr { return uintptr(unsafe.Pointer(c)) >> 7 % n }
 
 // A leaver forgets a connection that has ended: a Group.
 type leaver interface{ remove(c *Conn) bool }

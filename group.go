@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 )
 
 // A PreparedMessage is a message that was framed once, for any number of
@@ -362,10 +361,7 @@ type groupShard struct {
 	index   map[*Conn]int
 }
 
-func (g *Group) shard(c *Conn) *groupShard {
-	// Conns are 16-byte aligned at least, and don't move.
-	return &g.shards[uintptr(unsafe.Pointer(c))>>6%groupShards]
-}
+func (g *Group) shard(c *Conn) *groupShard { return &g.shards[c.spread(groupShards)] }
 
 // Join adds c, and reports false when it has ended.
 func (g *Group) Join(c *Conn) bool {

@@ -20,7 +20,7 @@ type counters struct {
 	_                        [24]byte // to two cache lines
 }
 
-func (g *registry) counters(c *Conn) *counters { return &g.stat[c.shard] }
+func (g *registry) counters(c *Conn) *counters { return &g.stat[c.spread(countShards)] }
 
 // totals are what a connection counts once in its life or so.
 type totals struct {

@@ -28,7 +28,6 @@ type registry struct {
 	at      int              // the slot whose time has come
 	due     link             // its connections, while turning
 	n       int
-	added   uint8
 	turning bool          // the one sweeper, or its predecessor, visits connections
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
 
@@ -128,8 +127,6 @@ func (g *registry) add(c *Conn) {
 	if t := g.u.MaxLifetime; t > 0 {
 		c.beat.endBy.Store(g.now.Load() + int64(t-rand.N(t/10+1)))
 	}
-	c.shard = g.added % countShards
-	g.added++
 	c.beat.pingAt = g.now.Load() + int64(jitter(g.u.pingInterval()))
 	c.link.c = c
 	g.wheel[(g.at+1)%wheelSlots].insert(&c.link)
