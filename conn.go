@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // A MessageType says whether a message is text or binary (RFC 6455, section 5.6).
@@ -84,11 +83,6 @@ type Conn struct {
 	link link // in the registry's wheel, guarded by its lock
 	beat keepAlive
 }
-
-// spread gives connections numbers below n by where they lie, which takes no
-// memory of theirs. A Conn doesn't move, and its size class is a multiple of 128
-// bytes.
-func (c *Conn) spread(n uintptr) uintptr { return uintptr(unsafe.Pointer(c)) >> 7 % n }
 
 // A leaver forgets a connection that has ended: a Group.
 type leaver interface{ remove(c *Conn) bool }
