@@ -203,7 +203,8 @@ func (c *Conn) tryWrite(p []byte) (int, error) {
 	return n, err
 }
 
-// A rawWrite is one attempt to write without waiting, pooled like a rawRead.
+// A rawWrite is one attempt to write without waiting. It is pooled, since the
+// runtime wants a function, and few connections are written to at a time.
 type rawWrite struct {
 	p   []byte
 	n   int
