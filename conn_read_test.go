@@ -2,10 +2,12 @@ package websocket
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -428,5 +430,58 @@ func TestReadAfterReset(t *testing.T) {
 	wantEndError(t, err, EndError{By: SidePeer}, nil)
 	if got != nil || errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadMessage after a reset = %q, %v; want nothing and the network's error", got, err)
+	}
+}
+
+// A frame that lies whole in the buffer, which is taken in one look, is held
+// against the same rules as one that comes in pieces.
+func TestWholeFramesAreChecked(t *testing.T) {
+	fragment := clientFrame(opText, false, "begun")
+	long := append([]byte{0x82, 0xFE, 0, 5, 0, 0, 0, 0}, "12345"...)
+	// On the wire it is ASCII; unmasked it is C1 C1 C1 C1.
+	masked := append([]byte{0x81, 0x84, 0x80, 0x80, 0x80, 0x80}, "AAAA"...)
+	for _, test := range []struct {
+		name string
+		in   []byte
+		want CloseCode
+	}{
+		{"a length of 5 in 16 bits", long, CloseProtocolError},
+		{"a message inside another", append(fragment, textFrame("new")...), CloseProtocolError},
+		{"text that is UTF-8 under its mask only", masked, CloseInvalidPayload},
+		{"text that ends in a rune", textFrame("\xd0"), CloseInvalidPayload},
+		{"more than the limit", textFrame("12345678901"), CloseMessageTooBig},
+		{"a binary frame behind a close frame", append(closeFrame(CloseNormal, ""), clientFrame(opBinary, true, "late")...), CloseNormal},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := newRoom(t, Upgrader{MaxMessageSize: 10}).join(t, 1)[0]
+			p.send(slices.Concat(textFrame("before"), test.in))
+			p.want(opText, "before")
+			op, payload, err := p.message()
+			if err != nil || op != opClose || len(payload) < 2 || CloseCode(binary.BigEndian.Uint16([]byte(payload))) != test.want {
+				t.Errorf("% x: got %v %q, %v; want close %d", test.in, op, payload, err, test.want)
+			}
+		})
+	}
+}
+
+// A whole message counts as one for IdleTimeout, and for parking.
+func TestWholeMessagesAreNoted(t *testing.T) {
+	const unset = -1
+	s := &Server{
+		Upgrader: Upgrader{IdleTimeout: time.Hour},
+		Handler: Events{OnMessage: func(c *Conn, t MessageType, p []byte) {
+			answer := "noted"
+			if c.beat.spoke.Load() == unset || c.parks() && c.read.last == 0 {
+				answer = "not noted"
+			}
+			c.WriteMessage(t, []byte(answer)) // which counts too
+			c.beat.spoke.Store(unset)
+		}},
+	}
+	p := serveTCP(t, s)()
+	p.handshake()
+	for range 3 {
+		p.sendText("m")
+		p.want(opText, "noted")
 	}
 }
