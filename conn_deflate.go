@@ -108,9 +108,8 @@ func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
+	c.received(uint64(len(out) - len(dst)))
 	n := c.reg.counters(c)
-	n.messagesIn.Add(1)
-	n.bytesIn.Add(uint64(len(out) - len(dst)))
 	n.deflatedIn.Add(r.size)
 	n.inflatedIn.Add(uint64(len(out) - len(dst)))
 	return out, nil

@@ -163,9 +163,7 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 	if c.parks() {
 		c.noteMessage()
 	}
-	count := c.reg.counters(c)
-	count.messagesIn.Add(1)
-	count.bytesIn.Add(uint64(n))
+	c.received(uint64(n))
 	return t, p, true
 }
 
@@ -380,10 +378,15 @@ func (c *Conn) endMessage() error {
 	if r.opcode == opText && !r.utf8.complete() {
 		return errNotUTF8
 	}
-	n := c.reg.counters(c)
-	n.messagesIn.Add(1)
-	n.bytesIn.Add(r.size)
+	c.received(r.size)
 	return nil
+}
+
+// received counts a message of n bytes.
+func (c *Conn) received(n uint64) {
+	count := c.reg.counters(c)
+	count.messagesIn.Add(1)
+	count.bytesIn.Add(n)
 }
 
 // A growFunc makes room for at least n bytes behind b.

@@ -97,28 +97,24 @@ func (c *Conn) unlockWrite() {
 // wait for this one's peer to take a pong.
 func (c *Conn) unlockNow() {
 	w := &c.write
-	for {
-		if w.pong.Load() != nil {
-			go c.unlockWrite() // which has taken over mu
-			return
-		}
+	if w.pong.Load() == nil {
 		w.mu.Unlock()
 		if w.pong.Load() == nil || !w.mu.TryLock() {
 			return
 		}
 	}
+	go c.unlockWrite() // which has taken over mu
 }
 
-// writePong sends the pong that waits.
+// writePong sends the pong that waits. Who holds mu is the only one to take it.
 func (c *Conn) writePong() {
 	w := &c.write
 	if w.pong.Load() == nil {
 		return
 	}
-	if f := w.pong.Swap(nil); f != nil {
-		c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
-		pongFrames.Put(f)
-	}
+	f := w.pong.Swap(nil)
+	c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
+	pongFrames.Put(f)
 }
 
 // writeFrame sends a frame, after what is held back. A small payload is copied

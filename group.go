@@ -112,10 +112,7 @@ func (c *Conn) Send(m *PreparedMessage) error {
 		c.qmu.Unlock()
 		return c.queueFull()
 	}
-	if q == nil {
-		q = sendQueues.Get().(*sendQueue)
-		c.queue.Store(q)
-	}
+	q = c.ownQueue()
 	q.messages = append(q.messages, m)
 	q.size += n
 	c.qmu.Unlock()
@@ -123,6 +120,16 @@ func (c *Conn) Send(m *PreparedMessage) error {
 		c.reg.drains.add(c)
 	}
 	return nil
+}
+
+// ownQueue returns c's queue, made when there is none. qmu is held.
+func (c *Conn) ownQueue() *sendQueue {
+	q := c.queue.Load()
+	if q == nil {
+		q = sendQueues.Get().(*sendQueue)
+		c.queue.Store(q)
+	}
+	return q
 }
 
 var errSlow = &ProtocolError{ClosePolicyViolation, "send queue full: the peer reads too slowly", ""}
@@ -220,11 +227,7 @@ func (c *Conn) sendNow(m *PreparedMessage) error {
 	c.wrote(err, len(m.payload))
 	if err == nil && n < len(frame) {
 		c.qmu.Lock()
-		q := c.queue.Load()
-		if q == nil {
-			q = sendQueues.Get().(*sendQueue)
-			c.queue.Store(q)
-		}
+		q := c.ownQueue()
 		q.size += len(m.frame)
 		q.flying += len(m.frame)
 		c.qmu.Unlock()
