@@ -55,7 +55,7 @@ type Conn struct {
 	// Data is a slot for the application; the library never looks at it.
 	Data any
 
-	// What each message needs comes first, down to slot, in as few cache lines
+	// What each message needs comes first, down to state, in as few cache lines
 	// as can be: with thousands of connections none of them is in a cache.
 
 	nc  net.Conn
@@ -71,9 +71,6 @@ type Conn struct {
 	queue atomic.Pointer[sendQueue]
 	heard atomic.Int64  // the registry's time of the last byte received
 	state atomic.Uint32 // a connState, written under mu
-	slot  int32         // the index in the parker's table while parked
-
-	parked atomic.Uint32 // a parkState, see park_linux.go
 
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
 	mu    sync.Mutex // guards what follows; never held over a call that waits
@@ -210,7 +207,6 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	if c.connState() != stateOpen {
 		return net.ErrClosed // the closing handshake has a deadline of its own
 	}
-	c.beat.deadline = !t.IsZero()
 	return c.nc.SetReadDeadline(t)
 }
 

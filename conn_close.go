@@ -13,9 +13,8 @@ var (
 	// errClosing is what a write gets behind the close frame.
 	errClosing = fmt.Errorf("websocket: write after the closing handshake began: %w", net.ErrClosed)
 
-	// What fill and readControl tell the caller apart from a failure.
+	// What readControl tells the caller apart from a failure.
 	errPeerClosed = errors.New("websocket: close frame received")
-	errAtRest     = errors.New("websocket: at rest")
 
 	errNotUTF8 = &ProtocolError{CloseInvalidPayload, "text is not UTF-8", "RFC 6455, section 8.1"}
 )
@@ -177,7 +176,6 @@ func (c *Conn) endError() error {
 // cut ends the connection from outside the goroutine that reads.
 func (c *Conn) cut(e *EndError) {
 	c.finish(e)
-	c.unpark()
 }
 
 // finish closes the socket, moves to stateClosed and makes the record final:
@@ -273,18 +271,13 @@ func (c *Conn) closeSoon(e *EndError) {
 	if !c.tryControl(opClose, p) {
 		go c.sendClose()
 	}
-	if c.isParked() { // it wakes when the peer answers, and is cut if that doesn't
-		c.reg.hurry(c, c.reg.u.closeTimeout())
-	}
 }
 
 // closeAndWait sends the close frame, and reads on to the peer's unless
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose()
-	if c.reg.events != nil {
-		c.unpark()
-	} else if c.read.mu.TryLock() {
+	if c.reg.events == nil && c.read.mu.TryLock() {
 		c.readFailed(c.awaitClose())
 		c.read.mu.Unlock()
 	}

@@ -27,7 +27,6 @@ type reader struct {
 	fragments int32  // of the message under way
 	controls  uint32 // pings and pongs in the second from controlAt on
 	controlAt uint32 // in milliseconds, monotonic
-	last      uint32 // when a message began, in the registry's milliseconds; 0 before the first
 
 	key        [4]byte       // of the frame under way
 	pos        uint8         // in the key
@@ -36,18 +35,8 @@ type reader struct {
 	empties    uint8         // frames of it in a row without a byte
 	started    bool          // a data frame was read whose message isn't handed over yet
 	compressed bool          // RSV1 was set on its first frame
-	nap        napState      // whether to stay for what comes next
 	utf8       utf8Validator // of a text message
 }
-
-// A napState is how a connection that parks sees its goroutine.
-type napState uint8
-
-const (
-	awake   napState = iota // it stays, until the sweeper knocks
-	napping                 // it goes when nothing more has come
-	drained                 // napping, and the last read took all that had come
-)
 
 // ReadMessage reads the next message, whatever its number of fragments. The
 // caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).
@@ -160,9 +149,6 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 	}
 	r.in.r += head + n
 	c.spoke()
-	if c.parks() {
-		c.noteMessage()
-	}
 	c.received(uint64(n))
 	return t, p, true
 }
@@ -254,9 +240,6 @@ func (c *Conn) startFrame(h header) error {
 	c.spoke()
 	if h.opcode != opContinuation {
 		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
-		if c.parks() {
-			c.noteMessage()
-		}
 		r.utf8 = utf8Validator{}
 		r.fragments, r.empties, r.size = 0, 0, 0
 	}
@@ -457,7 +440,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		if len(p) > smallSize {
 			c.uncork()
 			n, err = c.nc.Read(p)
-			if n == 0 && (err == nil || c.wasKicked(err)) {
+			if n == 0 && err == nil {
 				return 0, nil
 			}
 			c.heardBytes()

@@ -464,14 +464,14 @@ func TestWholeFramesAreChecked(t *testing.T) {
 	}
 }
 
-// A whole message counts as one for IdleTimeout, and for parking.
+// A whole message counts as one for IdleTimeout.
 func TestWholeMessagesAreNoted(t *testing.T) {
 	const unset = -1
 	s := &Server{
 		Upgrader: Upgrader{IdleTimeout: time.Hour},
 		Handler: Events{OnMessage: func(c *Conn, t MessageType, p []byte) {
 			answer := "noted"
-			if c.beat.spoke.Load() == unset || c.parks() && c.read.last == 0 {
+			if c.beat.spoke.Load() == unset {
 				answer = "not noted"
 			}
 			c.WriteMessage(t, []byte(answer)) // which counts too

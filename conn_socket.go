@@ -30,26 +30,10 @@ func (c *Conn) fill() error {
 			c.heardBytes()
 			return nil
 		}
-		if err == nil {
-			continue // nothing happened, says io.Reader
-		}
-		if !c.wasKicked(err) {
+		if err != nil {
 			return err
-		}
-		if c.quietEnough() {
-			return errAtRest
-		}
+		} // else nothing happened, says io.Reader
 	}
-}
-
-// wasKicked reports whether err is the sweeper's knock and not a deadline of
-// the application's; then the wait may go on.
-func (c *Conn) wasKicked(err error) bool {
-	if !isTimeout(err) || !c.beat.kicked.CompareAndSwap(true, false) {
-		return false
-	}
-	c.clearKick()
-	return true
 }
 
 // fillHeld reads into a buffer that stays with the connection.
@@ -65,9 +49,6 @@ func (c *Conn) fillHeld() (int, error) {
 	r.in.w += n
 	return n, err
 }
-
-// atRestRead is what tryRead leaves in reader.got when the connection may rest.
-const atRestRead = -1 << 15
 
 const _ = int16(batchSize) // what reader.got and seen count fits
 
@@ -90,15 +71,12 @@ func (c *Conn) fillRaw() (int, error) {
 
 // gotNothing returns why tryRead came back without a byte.
 func (c *Conn) gotNothing() error {
-	switch got := c.read.got; got {
-	case 0:
+	got := c.read.got
+	if got == 0 {
 		return io.EOF
-	case atRestRead:
-		return errAtRest
-	default:
-		return &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
-			Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", syscall.Errno(-got))}
 	}
+	return &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
+		Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", syscall.Errno(-got))}
 }
 
 // tryRead is called by the runtime whenever the socket may be readable. It
@@ -121,11 +99,6 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		errno, _ := err.(syscall.Errno) // numbers compare faster than errors
 		switch errno {
 		case 0:
-			if r.nap != awake && n < len(p) {
-				r.nap = drained
-			} else if r.nap == drained {
-				r.nap = napping
-			}
 			r.in.w += n
 			r.got = int16(n)
 			return true
@@ -134,10 +107,6 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		case syscall.EAGAIN:
 			if r.in.w-r.in.r <= stashSize {
 				r.stash()
-			}
-			if r.nap != awake && c.atRest() { // a pong or nothing woke it
-				r.got = atRestRead
-				return true
 			}
 			return false
 		default:

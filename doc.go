@@ -96,20 +96,12 @@
 // is cut. Pages of other origins are refused. Text that comes in is always
 // UTF-8; text that goes out is the caller's word.
 //
-// # Memory of an idle connection, and parking
+// # Memory of an idle connection
 //
 // A connection that waits holds no buffer on unix systems without TLS: the
 // buffers are pooled and taken when bytes are there. There is no timer and no
 // second goroutine per connection either; one goroutine per Server walks them
-// all for pings and timeouts.
-//
-// On Linux, a plain TCP or unix-socket connection that a Server serves by
-// Events, and whose messages come further apart than Upgrader.ParkAfter (5 s),
-// gives up its goroutine too: its descriptor waits in an epoll set, and the
-// first byte, or
-// the end, brings a goroutine back. It doesn't park while a message is half
-// read, nor with a read deadline set. Nothing of this can be seen from the
-// callbacks. Over TLS a connection keeps a goroutine, and a buffer of 4 KiB
+// all for pings and timeouts. Over TLS a connection keeps a buffer of 4 KiB
 // beside those of crypto/tls.
 //
 // # Compression

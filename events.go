@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"time"
 )
 
 // A Handler serves a connection. The request is the one that asked for the
@@ -38,8 +37,7 @@ type Events struct {
 	OnClose func(c *Conn, err error)
 }
 
-// ServeWebSocket serves the connection until it has ended. A Server whose
-// Handler is an Events doesn't call it but lets idle connections park.
+// ServeWebSocket serves the connection until it has ended.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 	c.mu.Lock()
 	c.extras().events = &e
@@ -75,84 +73,12 @@ func (c *Conn) open(r *http.Request) (ok bool) {
 	return true
 }
 
-// loop reads messages and hands them over until the connection ends or parks.
+// loop reads messages and hands them over until the connection ends.
 func (c *Conn) loop() {
-	for {
-		c.read.mu.Lock()
-		err := c.deliver()
-		c.read.mu.Unlock()
-		if err != errAtRest {
-			c.stay()
-			c.closed(err)
-			return
-		}
-		if !c.parks() {
-			// A stack never shrinks below what the deepest call left of it, and
-			// it is most of what the connection holds: wait on a new one.
-			go c.loop()
-			return
-		}
-		if c.park() {
-			return
-		}
-		c.read.nap = awake // the set is not to be had: wait here
-	}
-}
-
-// restOrLoop lets a connection park that has just opened, until its client
-// says something, or serves it on a goroutine that never ran a handshake: its
-// stack is small.
-func (c *Conn) restOrLoop() {
-	if !c.parks() || !c.atRest() || !c.park() {
-		go c.loop()
-	}
-}
-
-// parks reports whether the connection leaves its goroutine when it is quiet.
-func (c *Conn) parks() bool { return canPark && c.renews() && c.reg.u.parkAfter() > 0 }
-
-// renews reports whether it does, or at least takes a new one.
-func (c *Conn) renews() bool { return c.raw != nil && c.reg.events != nil }
-
-// atRest reports whether the reader stands between two messages with nothing
-// buffered, and no deadline of the application's counts on its goroutine.
-func (c *Conn) atRest() bool {
-	r := &c.read
-	if !c.renews() || r.started || r.pending() {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.connState() == stateOpen && !c.beat.deadline
-}
-
-// restAfter is how long a connection is quiet until it is asked to rest.
-func (c *Conn) restAfter() time.Duration {
-	if t := c.reg.u.parkAfter(); t > 0 {
-		return t
-	}
-	return defaultParkAfter
-}
-
-// quietEnough reports whether the connection may rest.
-func (c *Conn) quietEnough() bool {
-	return c.atRest() && c.reg.now.Load()-c.heard.Load() >= int64(c.restAfter())
-}
-
-// noteMessage sees that a message has begun. One that comes alone leaves the
-// connection parked behind it; messages that come closer together than
-// ParkAfter are worth a goroutine that stays.
-func (c *Conn) noteMessage() {
-	r := &c.read
-	now := uint32(c.reg.now.Load()/int64(time.Millisecond)) | 1
-	stay := r.last != 0 && time.Duration(now-r.last)*time.Millisecond < c.reg.u.parkAfter()
-	r.last = now
-	if stay {
-		r.nap = awake
-		c.stay()
-	} else if r.nap == awake {
-		r.nap = napping
-	}
+	c.read.mu.Lock()
+	err := c.deliver()
+	c.read.mu.Unlock()
+	c.closed(err)
 }
 
 // closed runs OnClose, the last that is heard of a connection.
@@ -191,11 +117,6 @@ func (c *Conn) messages() error {
 		// goroutine that waits with fewer calls on it is half as large.
 		r.freeMessage()
 		if !r.pending() {
-			// What has come since the last read, the epoll set tells at once.
-			if r.nap == drained && c.atRest() {
-				c.uncork()
-				return errAtRest
-			}
 			if err := c.fill(); err != nil {
 				return c.eventsFailed(err)
 			}
@@ -223,9 +144,6 @@ func (c *Conn) messages() error {
 }
 
 func (c *Conn) eventsFailed(err error) error {
-	if err == errAtRest {
-		return err
-	}
 	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
 		c.sendClose()
 		err = errPeerClosed

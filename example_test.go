@@ -355,7 +355,7 @@ func ExampleServer_MetricsHandler() {
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(resp.Body)
-	fmt.Print(string(text[:strings.Index(string(text), "# HELP websocket_parked")]))
+	fmt.Print(string(text[:strings.Index(string(text), "# HELP websocket_handshak")]))
 	// Output:
 	// # HELP websocket_connections Open connections.
 	// # TYPE websocket_connections gauge

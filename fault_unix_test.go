@@ -117,7 +117,7 @@ func serveWithFewDescriptors() {
 	limit.Cur = uint64(countDescriptors() + spareDescriptors)
 	fail(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 	var book logBook
-	s := &Server{Handler: Events{}, ErrorLog: book.logger(), Upgrader: Upgrader{ParkAfter: -1}}
+	s := &Server{Handler: Events{}, ErrorLog: book.logger()}
 	go s.Serve(ln)
 	fmt.Println(ln.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {

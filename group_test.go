@@ -65,31 +65,22 @@ func text(format string, args ...any) *PreparedMessage {
 }
 
 func TestBroadcast(t *testing.T) {
-	for name, u := range map[string]Upgrader{"awake": {}, "parked": {ParkAfter: time.Millisecond}} {
-		t.Run(name, func(t *testing.T) {
-			r := newRoom(t, u)
-			peers := r.join(t, 20)
-			if u.ParkAfter > 0 && canPark {
-				for c := range r.Members() {
-					waitFor(t, "parking", c.isParked)
-				}
-			}
-			big := strings.Repeat("b", 100_000)
-			for i := range 10 {
-				if n := r.Broadcast(text("m%d", i)); n != 20 {
-					t.Errorf("Broadcast reached %d, want 20", n)
-				}
-			}
-			r.Broadcast(text("%s", big))
-			r.Broadcast(NewPreparedMessage(BinaryMessage, nil))
-			for _, p := range peers {
-				for i := range 10 {
-					p.want(opText, fmt.Sprintf("m%d", i))
-				}
-				p.want(opText, big)
-				p.want(opBinary, "")
-			}
-		})
+	r := newRoom(t, Upgrader{})
+	peers := r.join(t, 20)
+	big := strings.Repeat("b", 100_000)
+	for i := range 10 {
+		if n := r.Broadcast(text("m%d", i)); n != 20 {
+			t.Errorf("Broadcast reached %d, want 20", n)
+		}
+	}
+	r.Broadcast(text("%s", big))
+	r.Broadcast(NewPreparedMessage(BinaryMessage, nil))
+	for _, p := range peers {
+		for i := range 10 {
+			p.want(opText, fmt.Sprintf("m%d", i))
+		}
+		p.want(opText, big)
+		p.want(opBinary, "")
 	}
 }
 
@@ -445,7 +436,7 @@ func TestGroupStress(t *testing.T) {
 	var rooms [3]Group
 	var opened, closed atomic.Int64
 	s := &Server{
-		Upgrader: Upgrader{SendQueue: 256 << 10, ParkAfter: 5 * time.Millisecond, PingInterval: 20 * time.Millisecond, CloseTimeout: time.Second},
+		Upgrader: Upgrader{SendQueue: 256 << 10, PingInterval: 20 * time.Millisecond, CloseTimeout: time.Second},
 		Handler: Events{
 			OnOpen: func(c *Conn, _ *http.Request) {
 				opened.Add(1)

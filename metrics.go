@@ -45,7 +45,6 @@ func (s *Server) MetricsHandler() http.Handler {
 func (s Stats) appendMetrics(dst []byte) []byte {
 	m := metrics{dst}
 	m.gauge("connections", "Open connections.", s.Open)
-	m.gauge("parked_connections", "Open connections without a goroutine.", s.Parked)
 	m.gauge("handshakes", "Sockets between accept and the answer 101.", s.Handshaking)
 	m.counter("accepted_total", "Upgrades answered with 101.", s.Accepted)
 	m.family("refused_total", "counter", "Upgrades refused, by HTTP status.")

@@ -272,7 +272,7 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		c.shutdown()
 	}
 	if s.reg.events != nil {
-		c.start(r, (*Conn).restOrLoop)
+		c.start(r, func(c *Conn) { go c.loop() }) // on a stack that no handshake has made large
 		return
 	}
 	defer s.leave(c)

@@ -101,8 +101,7 @@ func (t *totals) answered(rtt time.Duration) {
 // other while the server goes on, so they needn't fit each other to the last
 // message. They marshal to JSON as they are.
 type Stats struct {
-	Open        int // connections now, the parked ones included
-	Parked      int // of them without a goroutine
+	Open        int // connections now
 	Handshaking int // sockets between accept and the 101
 
 	Accepted uint64         // upgrades answered with 101
@@ -141,7 +140,7 @@ type RTTStats struct {
 func (g *registry) stats() Stats {
 	t := &g.total
 	s := Stats{
-		Open: g.count(), Parked: g.parker.count(),
+		Open:     g.count(),
 		Accepted: t.accepted.Load(), Failed: t.failed.Load(), Refused: make(map[int]uint64),
 		ClosedByServer: make(map[CloseCode]uint64), ClosedByPeer: make(map[CloseCode]uint64),
 		WriteStalls: t.writeStalls.Load(), Panics: t.panics.Load(),

@@ -149,7 +149,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			},
 		}
 		s := &Server{Handler: events, Upgrader: Upgrader{
-			CloseTimeout: 100 * time.Millisecond, WriteTimeout: time.Second, ParkAfter: time.Millisecond, PingInterval: 2 * time.Millisecond,
+			CloseTimeout: 100 * time.Millisecond, WriteTimeout: time.Second, PingInterval: 2 * time.Millisecond,
 		}}
 		if round%2 == 1 {
 			s.Handler = HandlerFunc(func(c *Conn, r *http.Request) {

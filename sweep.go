@@ -13,12 +13,12 @@ import (
 )
 
 // A registry holds the connections of a Server, or of an Upgrader used without
-// one, and walks them: keep-alive, timeouts and parking need no timer and no
+// one, and walks them: keep-alive and timeouts need no timer and no
 // goroutine of a connection's own. Its one goroutine exists while there is a
 // connection.
 type registry struct {
 	u      *Upgrader
-	events *Events      // what serves them all, and lets them park; nil for another Handler
+	events *Events      // what serves them all; nil for another Handler
 	now    atomic.Int64 // nanoseconds awake, as of the last tick; 1 at the first
 	stat   [countShards]counters
 	total  totals
@@ -31,7 +31,6 @@ type registry struct {
 	turning bool          // the one sweeper, or its predecessor, visits connections
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
 
-	parker parker
 	drains drains
 
 	pending    atomic.Int32 // upgrades that will add a connection or settle
@@ -74,15 +73,12 @@ func (l *link) appendTo(cs []*Conn) []*Conn {
 
 // A keepAlive is what the sweeper knows of a connection.
 type keepAlive struct {
-	pingAt   int64        // the sweeper's alone
-	rested   int64        // the same: what heard was at the last knock
-	asked    atomic.Int64 // registry's time of the ping that has no answer yet, or 0
-	stamp    atomic.Int64 // that ping's payload: when it left, monotonic
-	rtt      atomic.Int64
-	endBy    atomic.Int64 // end of MaxLifetime, or in stateClosing of CloseTimeout
-	spoke    atomic.Int64 // registry's time of the last part of a message, if there is an IdleTimeout
-	kicked   atomic.Bool  // the read deadline that passed is the sweeper's
-	deadline bool         // the application has set one; guarded by Conn.mu
+	pingAt int64        // the sweeper's alone
+	asked  atomic.Int64 // registry's time of the ping that has no answer yet, or 0
+	stamp  atomic.Int64 // that ping's payload: when it left, monotonic
+	rtt    atomic.Int64
+	endBy  atomic.Int64 // end of MaxLifetime, or in stateClosing of CloseTimeout
+	spoke  atomic.Int64 // registry's time of the last part of a message, if there is an IdleTimeout
 }
 
 // pong takes a pong's payload; one that nobody asked for is no fault (RFC 6455,
@@ -107,7 +103,7 @@ var (
 // tick is the time between two slots: fine enough for the shortest timeout.
 func (g *registry) tick() time.Duration {
 	d := 10 * 250 * time.Millisecond
-	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.parkAfter(), g.u.closeTimeout(), g.u.IdleTimeout, g.u.MaxLifetime} {
+	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.closeTimeout(), g.u.IdleTimeout, g.u.MaxLifetime} {
 		if t > 0 {
 			d = min(d, t)
 		}
@@ -148,7 +144,6 @@ func (g *registry) remove(c *Conn) {
 	}
 	if g.n--; g.n == 0 {
 		close(g.stop)
-		g.parker.close()
 		if g.standalone {
 			go g.forget() // its locks go the other way round
 		}
@@ -235,17 +230,6 @@ func (g *registry) turn(tick time.Duration) {
 	g.turning = false
 }
 
-// hurry makes the sweeper visit c when d has passed, at the latest.
-func (g *registry) hurry(c *Conn, d time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c.link.c != nil && c.link.next != nil {
-		c.link.remove()
-		slots := min(d/g.tick()+1, wheelSlots-1)
-		g.wheel[(g.at+int(slots))%wheelSlots].insert(&c.link)
-	}
-}
-
 // jitter spreads d by a tenth each way, so that connections which began
 // together, after a restart, don't go on together.
 func jitter(d time.Duration) time.Duration {
@@ -263,16 +247,13 @@ const never = time.Duration(1<<62 - 1)
 func (c *Conn) sweep(now int64) time.Duration {
 	if c.connState() == stateClosing {
 		left := time.Duration(c.beat.endBy.Load() - now)
-		if left <= 0 && c.isParked() || left < -time.Second { // the reader had its deadline: there is none
+		if left < -time.Second { // the reader had its deadline: there is none
 			c.cut(&EndError{By: SideServer, Err: errNoReader})
-		}
-		if c.isParked() {
-			return max(left, 0)
 		}
 		return max(left, 0) + time.Second
 	}
 	next := never
-	for _, look := range []func(*Conn, int64) time.Duration{(*Conn).sweepWrite, (*Conn).sweepPing, (*Conn).sweepAge, (*Conn).sweepPark} {
+	for _, look := range []func(*Conn, int64) time.Duration{(*Conn).sweepWrite, (*Conn).sweepPing, (*Conn).sweepAge} {
 		next = min(next, look(c, now))
 		if c.connState() != stateOpen {
 			return 0
@@ -294,9 +275,6 @@ func (c *Conn) sweepWrite(now int64) time.Duration {
 			tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
 		}
 		c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
-	}
-	if c.isParked() {
-		return never
 	}
 	if c.write.corked.Load() {
 		go c.Flush() // an OnMessage that goes on for long holds nothing back for ever
@@ -355,25 +333,6 @@ func (c *Conn) sweepAge(now int64) time.Duration {
 	return next
 }
 
-// sweepPark knocks at the reader of a quiet connection, so that it parks or at
-// least takes a new goroutine.
-func (c *Conn) sweepPark(now int64) time.Duration {
-	if !c.renews() || c.isParked() {
-		return never
-	}
-	t := c.restAfter()
-	heard := c.heard.Load()
-	quiet := time.Duration(now - heard)
-	if quiet < t {
-		return t - quiet
-	}
-	if heard != c.beat.rested { // once is enough until something comes
-		c.beat.rested = heard
-		c.kick()
-	}
-	return t
-}
-
 // keepAlivePing sends a ping that says when it left.
 func (c *Conn) keepAlivePing(now int64) {
 	k := &c.beat
@@ -390,23 +349,5 @@ func (c *Conn) keepAlivePing(now int64) {
 	c.reg.counters(c).pingsOut.Add(1)
 	if k.asked.Load() == 0 {
 		k.asked.Store(now)
-	}
-}
-
-// kick makes a reader that waits come out, to see whether it may park.
-func (c *Conn) kick() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.connState() == stateOpen && !c.beat.deadline && c.beat.kicked.CompareAndSwap(false, true) {
-		c.nc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// clearKick takes the sweeper's deadline back.
-func (c *Conn) clearKick() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.connState() == stateOpen && !c.beat.deadline {
-		c.nc.SetReadDeadline(time.Time{})
 	}
 }

@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"errors"
 	"net"
 	"os"
 	"strings"
@@ -316,7 +315,7 @@ func (sc *stuckConn) Close() error {
 // Shutdown would forget them, and wait for ever.
 func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &Upgrader{PingInterval: -1, WriteTimeout: -1, ParkAfter: -1} // one visit in 127 ticks
+		u := &Upgrader{PingInterval: -1, WriteTimeout: -1} // one visit in 127 ticks
 		server, client := pipePair(t)
 		sc := &stuckConn{server, make(chan struct{}), make(chan struct{})}
 		first, _ := connect(t, u, func(testing.TB) (net.Conn, net.Conn) { return sc, client })
@@ -365,7 +364,7 @@ func TestTick(t *testing.T) {
 		{Upgrader{}, 250 * time.Millisecond},
 		{Upgrader{PongTimeout: time.Second}, 100 * time.Millisecond},
 		{Upgrader{WriteTimeout: time.Millisecond}, time.Millisecond},
-		{Upgrader{PingInterval: -1, PongTimeout: -1, WriteTimeout: -1, ParkAfter: -1}, 250 * time.Millisecond},
+		{Upgrader{PingInterval: -1, PongTimeout: -1, WriteTimeout: -1}, 250 * time.Millisecond},
 	}
 	for _, test := range tests {
 		if got := (&registry{u: &test.u}).tick(); got != test.want {
@@ -385,28 +384,5 @@ func TestJitter(t *testing.T) {
 	}
 	if least < 9*time.Second || most > 11*time.Second || most-least < time.Second {
 		t.Errorf("jitter(10s) from %v to %v, want 9s to 11s", least, most)
-	}
-}
-
-// What the sweeper's knock interrupts goes on; a deadline of the application's
-// is never taken for the knock.
-func TestKick(t *testing.T) {
-	c, p := connect(t, new(Upgrader), tcpPair)
-	read := make(chan error)
-	go func() {
-		_, _, err := c.ReadMessage()
-		read <- err
-	}()
-	for range 10 {
-		c.kick()
-	}
-	p.sendText("through")
-	if err := <-read; err != nil {
-		t.Errorf("ReadMessage with the sweeper knocking: %v", err)
-	}
-	c.beat.kicked.Store(true) // a knock that no read has met yet
-	c.SetReadDeadline(time.Now().Add(time.Millisecond))
-	if _, _, err := c.ReadMessage(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("ReadMessage with a deadline behind a knock: %v, want %v", err, os.ErrDeadlineExceeded)
 	}
 }

@@ -267,31 +267,6 @@ func TestPlainRequestOnTLS(t *testing.T) {
 	}
 }
 
-// What TLS holds of a connection can't be found in a descriptor, so such a
-// connection keeps its goroutine however quiet it is.
-func TestTLSDoesNotPark(t *testing.T) {
-	s := &Server{Upgrader: Upgrader{ParkAfter: time.Millisecond}, Handler: Events{
-		OnMessage: func(c *Conn, typ MessageType, data []byte) { c.WriteMessage(typ, data) },
-	}}
-	addr := serveTLS(t, s)
-	p := dialTLS(t, addr, clientTLS())
-	p.handshake()
-	var c *Conn
-	eventually(t, "the connection is there", func() bool {
-		for c = range s.Conns() {
-		}
-		return c != nil
-	})
-	quiet := c.reg.now.Load()
-	eventually(t, "it has been quiet for long", func() bool { return c.reg.now.Load()-quiet > int64(20*time.Millisecond) })
-	if got := s.Stats().Parked; got != 0 {
-		t.Errorf("parked connections over TLS: %d, want 0", got)
-	}
-	p.sendText("still here")
-	p.want(opText, "still here")
-	p.closeWith(CloseNormal, "")
-}
-
 func TestTLSCallbackPanics(t *testing.T) {
 	var book logBook
 	var calls atomic.Int32

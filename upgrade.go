@@ -74,12 +74,6 @@ type Upgrader struct {
 	// CloseTimeout bounds the closing handshake; 5 s by default. It can't be
 	// switched off.
 	CloseTimeout time.Duration
-	// ParkAfter is how far apart messages may come for a connection to keep its
-	// goroutine between them; 5 s by default. One that has just opened, got a
-	// message alone, or was quiet for so long is parked: it costs its Conn and
-	// its socket. It concerns the connections of a Server whose Handler is an
-	// Events, over plain TCP or a unix socket, on Linux.
-	ParkAfter time.Duration
 
 	// MaxLifetime closes a connection that has been open for so long, or up to a
 	// tenth less, so that those which began together don't end together; off by
@@ -110,7 +104,6 @@ const (
 	defaultMaxMessageSize = 1 << 20
 	defaultMaxFragments   = 65536
 	maxEmptyFragments     = 64
-	defaultParkAfter      = 5 * time.Second
 )
 
 // orDefault returns v, def for 0, and off for a negative v.
@@ -127,7 +120,6 @@ func (u *Upgrader) handshakeTimeout() time.Duration {
 func (u *Upgrader) pingInterval() time.Duration { return orDefault(u.PingInterval, 25*time.Second, 0) }
 func (u *Upgrader) pongTimeout() time.Duration  { return orDefault(u.PongTimeout, 20*time.Second, 0) }
 func (u *Upgrader) writeTimeout() time.Duration { return orDefault(u.WriteTimeout, 10*time.Second, 0) }
-func (u *Upgrader) parkAfter() time.Duration    { return orDefault(u.ParkAfter, defaultParkAfter, 0) }
 func (u *Upgrader) maxFragments() int {
 	return orDefault(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
 }

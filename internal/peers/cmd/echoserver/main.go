@@ -20,7 +20,6 @@ func main() {
 	flag.StringVar(&cfg.Addr, "addr", "127.0.0.1:9001", "address to listen on")
 	flag.BoolVar(&cfg.Deflate, "deflate", false, "permessage-deflate")
 	flag.BoolVar(&cfg.Validate, "validate", false, "check text for UTF-8")
-	flag.BoolVar(&cfg.NoPark, "no-park", false, "ours: idle connections keep their goroutine")
 	flag.IntVar(&cfg.MaxMessage, "max-message", 0, "largest message in bytes, 0 is 4 MiB")
 	flag.IntVar(&cfg.RawMessage, "raw-message", 0, "rawtcp: bytes of a message, 0 answers whatever was read")
 	flag.BoolVar(&cfg.ReusePort, "reuseport", false, "share the port with other processes")

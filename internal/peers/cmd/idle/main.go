@@ -42,13 +42,10 @@ type contender struct {
 	echo.Config
 }
 
-// noPark is the suffix of a server that keeps a goroutine for each connection.
-const noPark = "-nopark"
-
 func main() {
 	child.Main()
 	o := &options{}
-	servers := flag.String("servers", "gorilla,coder,gobwas,gws,ours"+noPark+",ours", "the servers to run")
+	servers := flag.String("servers", "gorilla,coder,gobwas,gws,ours", "the servers to run")
 	clientCPU := flag.Int("client-cpu", 1, "CPU of the client")
 	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
 	flag.IntVar(&o.conns, "conns", 15000, "connections")
@@ -77,12 +74,11 @@ func main() {
 func contenders(names string, deflate bool) ([]contender, error) {
 	var all []contender
 	for name := range strings.SplitSeq(names, ",") {
-		server, found := strings.CutSuffix(name, noPark)
-		s, err := echo.Find(server)
+		s, err := echo.Find(name)
 		if err != nil {
 			return nil, err
 		}
-		c := contender{name, echo.Config{Server: server, NoPark: found, RawMessage: load.FrameSize(len(payload))}}
+		c := contender{name, echo.Config{Server: name, RawMessage: load.FrameSize(len(payload))}}
 		all = append(all, c)
 		if deflate && s.Deflates {
 			c.name, c.Deflate = name+"-deflate", true

@@ -96,18 +96,6 @@ func (o *options) notes(all []*result) []string {
 		fmt.Sprintf("Waking: one message on each connection at once, from the first byte sent to the last echo; "+
 			"p50, p99 and max are those of the single echoes; medians of %d.", o.wakes),
 	}
-	find := func(name string) *result {
-		for _, r := range all {
-			if r.name == name {
-				return r
-			}
-		}
-		return nil
-	}
-	if parked, not := find("ours"), find("ours"+noPark); parked != nil && not != nil {
-		p99 := func(w *load.Result) time.Duration { return w.Latency.Quantile(0.99) }
-		notes = append(notes, fmt.Sprintf("p99 of waking, parked / not parked: %.2f.", parked.median(p99)/not.median(p99)))
-	}
 	var modules []string
 	for _, s := range echo.All {
 		modules = append(modules, s.Module)

@@ -44,7 +44,6 @@ const (
 	writeTimeout     = 8 * time.Second
 	closeTimeout     = 10 * time.Second
 	handshakeTimeout = 15 * time.Second
-	parkAfter        = 300 * time.Millisecond
 	shutdownTimeout  = 30 * time.Second
 )
 
@@ -170,7 +169,7 @@ func (h *host) newServer(blocking bool) *websocket.Server {
 		Upgrader: websocket.Upgrader{
 			MaxMessageSize: maxMessage, Compression: &websocket.Compression{},
 			PingInterval: pingInterval, PongTimeout: pongTimeout, WriteTimeout: writeTimeout,
-			CloseTimeout: closeTimeout, HandshakeTimeout: handshakeTimeout, ParkAfter: parkAfter,
+			CloseTimeout: closeTimeout, HandshakeTimeout: handshakeTimeout,
 			SendQueue: 1 << 20,
 		},
 	}

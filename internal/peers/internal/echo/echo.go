@@ -22,8 +22,6 @@ type Config struct {
 	Addr       string // host:port; port 0 lets the kernel choose
 	Deflate    bool   // offer permessage-deflate
 	Validate   bool   // text must be checked for UTF-8, by the handler where the library doesn't
-	NoPark     bool   // ours: idle connections keep their goroutine
-	ParkMillis int    // ours: quiet time before parking, 0 is the library's default
 	MaxMessage int    // bytes, 0 is 4 MiB
 	RawMessage int    // rawtcp: bytes of a message, 0 answers whatever was read
 	ReusePort  bool   // listen with SO_REUSEPORT

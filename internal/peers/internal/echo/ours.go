@@ -3,7 +3,6 @@ package echo
 import (
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/rawws/websocket"
 )
@@ -40,12 +39,6 @@ func serveOursBlocking(ln net.Listener, cfg Config) error {
 func ourServer(cfg Config, h websocket.Handler) *websocket.Server {
 	s := &websocket.Server{Handler: h}
 	s.Upgrader.MaxMessageSize = int64(cfg.maxMessage())
-	if cfg.ParkMillis > 0 {
-		s.Upgrader.ParkAfter = time.Duration(cfg.ParkMillis) * time.Millisecond
-	}
-	if cfg.NoPark {
-		s.Upgrader.ParkAfter = -1
-	}
 	if cfg.Deflate {
 		s.Upgrader.Compression = &websocket.Compression{}
 	}
