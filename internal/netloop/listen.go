@@ -1,0 +1,191 @@
+//go:build linux && !noloop
+
+package netloop
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// Supported reports whether sockets can be served here.
+const Supported = true
+
+// A Listener accepts sockets for a loop from a listener of package net. It knows
+// exact types only: what is built around one may do something else at Accept.
+type Listener struct {
+	loop  *Loop
+	raw   syscall.RawConn
+	local netip.AddrPort // invalid if each socket has to be asked
+	unix  *net.UnixAddr
+	s     *Socket // stands for the listener in the set
+}
+
+// Listen returns nil if ln isn't a *net.TCPListener or *net.UnixListener.
+func (l *Loop) Listen(ln net.Listener) *Listener {
+	a := &Listener{loop: l}
+	var err error
+	switch ln := ln.(type) {
+	case *net.TCPListener:
+		a.raw, err = ln.SyscallConn()
+		if addr := unmapped(ln.Addr()); addr.IsValid() && !addr.Addr().IsUnspecified() {
+			a.local = addr
+		}
+	case *net.UnixListener:
+		a.raw, err = ln.SyscallConn()
+		a.unix = ln.Addr().(*net.UnixAddr)
+	default:
+		return nil
+	}
+	if err != nil {
+		return nil
+	}
+	return a
+}
+
+// Open reports whether the listener still is.
+func (a *Listener) Open() bool { return a.raw.Control(func(uintptr) {}) == nil }
+
+// acceptor calls ready whenever a client waits to be accepted.
+type acceptor struct{ ready func() (more bool) }
+
+func (a acceptor) Ready(*Socket, *Worker) bool { return a.ready() }
+
+// Serve has ready called when clients wait, until Stop. ready calls Accept until
+// that returns ErrWait, or returns true to be called again.
+func (a *Listener) Serve(ready func() (more bool)) error {
+	if err := a.loop.Hold(); err != nil {
+		return err
+	}
+	s := &Socket{loop: a.loop, set: a.loop.set, handler: acceptor{ready}}
+	err := a.raw.Control(func(fd uintptr) { s.fd = int32(fd) })
+	if err == nil {
+		s.set.table.put(s)
+		a.s = s
+		err2 := a.raw.Control(func(fd uintptr) {
+			err = s.set.control(syscall.EPOLL_CTL_ADD, int(fd), uint32(syscall.EPOLLIN), s.generation)
+		})
+		if err == nil {
+			err = err2
+		}
+	}
+	if err != nil {
+		s.set.table.remove(s)
+		a.loop.Release()
+		return err
+	}
+	return nil
+}
+
+// Stop ends what Serve began. A call of ready that runs goes on.
+func (a *Listener) Stop() {
+	a.raw.Control(func(fd uintptr) { a.s.set.control(syscall.EPOLL_CTL_DEL, int(fd), 0, 0) })
+	a.s.set.table.remove(a.s)
+	a.loop.Release()
+}
+
+// Accept returns the next client's socket, ErrWait if none waits, or what the
+// system says. The socket isn't served yet.
+func (a *Listener) Accept() (*Socket, error) {
+	var fd int
+	var sa syscall.Sockaddr
+	var err error
+	if closed := a.raw.Control(func(lfd uintptr) {
+		fd, sa, err = syscall.Accept4(int(lfd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+	}); closed != nil {
+		return nil, closed
+	}
+	switch err {
+	case nil:
+	case syscall.EAGAIN:
+		return nil, ErrWait
+	default:
+		return nil, os.NewSyscallError("accept4", err)
+	}
+	s := &Socket{fd: int32(fd), loop: a.loop}
+	if a.unix != nil {
+		s.isUnix, s.unix = true, &unixNames{a.unix.Name, unixName(sa)}
+		return s, nil
+	}
+	s.remote, s.local = addrPort(sa), a.local
+	if !s.local.IsValid() {
+		if sa, err := syscall.Getsockname(fd); err == nil {
+			s.local = addrPort(sa)
+		}
+	}
+	// As package net does: what is written leaves at once.
+	syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	return s, nil
+}
+
+// Adopt takes over the socket of nc, which is closed: a copy of its descriptor
+// goes on. It is for exact types only, as Listen.
+func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
+	var raw syscall.RawConn
+	var err error
+	s := &Socket{loop: l}
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		raw, err = nc.SyscallConn()
+		s.local, s.remote = unmapped(nc.LocalAddr()), unmapped(nc.RemoteAddr())
+	case *net.UnixConn:
+		raw, err = nc.SyscallConn()
+		s.isUnix, s.unix = true, &unixNames{nc.LocalAddr().String(), nc.RemoteAddr().String()}
+	default:
+		return nil, errUnsupported
+	}
+	if err != nil {
+		return nil, err
+	}
+	if closed := raw.Control(func(fd uintptr) {
+		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
+		if s.fd = int32(n); errno != 0 {
+			err = os.NewSyscallError("fcntl", errno)
+		}
+	}); closed != nil {
+		return nil, closed
+	}
+	if err != nil {
+		return nil, err
+	}
+	nc.Close() // which takes it out of Go's poller
+	return s, nil
+}
+
+func unmapped(a net.Addr) netip.AddrPort {
+	addr, ok := a.(*net.TCPAddr)
+	if !ok { // the socket has none any more
+		return netip.AddrPort{}
+	}
+	ap := addr.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+func addrPort(sa syscall.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *syscall.SockaddrInet6:
+		ip := netip.AddrFrom16(sa.Addr).Unmap()
+		if sa.ZoneId != 0 {
+			ip = ip.WithZone(zoneName(sa.ZoneId))
+		}
+		return netip.AddrPortFrom(ip, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func zoneName(index uint32) string {
+	if ifi, err := net.InterfaceByIndex(int(index)); err == nil {
+		return ifi.Name
+	}
+	return ""
+}
+
+func unixName(sa syscall.Sockaddr) string {
+	if sa, ok := sa.(*syscall.SockaddrUnix); ok {
+		return sa.Name
+	}
+	return ""
+}

@@ -1,0 +1,407 @@
+//go:build linux && !noloop
+
+package netloop
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// A Loop serves sockets. The zero value is ready; what it needs of the system
+// exists while it is held: by Hold, or by a socket that is served.
+type Loop struct {
+	mu    sync.Mutex
+	holds int
+	set   *set // nil while holds is 0
+}
+
+// A Handler is told what happens to a Socket.
+type Handler interface {
+	// Ready is called when bytes, their end, room to write or a call of Notify
+	// may be there, or when a read deadline has passed. It takes what it can by
+	// TryRead and TryWrite. It may block: others then serve the other sockets.
+	// Calls for one socket never run at the same time, and what happens during
+	// one is followed by another. Returning true asks for one more call, after
+	// the other sockets had their turn.
+	Ready(s *Socket, w *Worker) (more bool)
+}
+
+// A Worker is the goroutine that calls Ready, with memory that it lends.
+type Worker struct {
+	// Buf belongs to the handler until Ready returns. What lies in it is lost then.
+	Buf []byte
+	// Local is for the handler to keep something of its own with the worker.
+	Local any
+
+	set     *set
+	current *Socket // whose Ready runs
+	big     bool
+}
+
+const (
+	// A worker's buffer is as large as the reads that are worth one system call,
+	// and stays in the processor's cache. Few workers run at a time; the many
+	// whose callbacks block get a small one.
+	bigBuffer, smallBuffer = 256 << 10, 16 << 10
+
+	// A worker gives way after so many events, well below the 10 ms after which
+	// the runtime would take the processor from it with an event in hand.
+	turnsInARow = 128
+
+	// So many goroutines wait for a callback that blocks, instead of ending.
+	maxSleepers = 64
+)
+
+// Hold keeps the loop's descriptors open until Release.
+func (l *Loop) Hold() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set == nil {
+		set, err := newSet()
+		if err != nil {
+			return err
+		}
+		l.set = set
+	}
+	l.holds++
+	return nil
+}
+
+// Release ends what Hold began.
+func (l *Loop) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holds--; l.holds == 0 {
+		l.set.close()
+		l.set = nil
+	}
+}
+
+// A set is an epoll set and the goroutines that serve it. The set's descriptor
+// waits in Go's poller, so that no thread is blocked.
+//
+// One set serves all processors: its baton is passed on within some 50 ns. A
+// machine whose processors fight over that would have several, and Loop.set
+// would become a choice by the descriptor's number.
+type set struct {
+	epfd, wakefd int
+	file         *os.File
+	raw          syscall.RawConn
+	poll         func(fd uintptr) bool // kept, or each wait would allocate it
+
+	baton baton
+	table table
+	bigs  atomic.Int32 // workers with a big buffer
+
+	// Guarded by the baton: only who holds it touches them.
+	events [256]syscall.EpollEvent
+	at, n  int
+	again  []*Socket
+	atTurn int
+	failed bool
+
+	mu      sync.Mutex
+	queue   []*Socket // to be called without an event
+	polling bool      // nobody would look into queue without a wake-up
+}
+
+func newSet() (*set, error) {
+	epfd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	syscall.SetNonblock(epfd, true) // what makes os.NewFile give it to the poller
+	t := &set{epfd: epfd, file: os.NewFile(uintptr(epfd), "epoll")}
+	t.poll = func(uintptr) bool {
+		t.n, t.failed = epollNow(t.epfd, t.events[:])
+		return t.n > 0 || t.failed
+	}
+	if t.raw, err = t.file.SyscallConn(); err == nil {
+		t.wakefd, err = eventfd()
+	}
+	if err == nil {
+		// Edge-triggered, so that nobody has to read it.
+		err = t.control(syscall.EPOLL_CTL_ADD, t.wakefd, syscall.EPOLLIN, 0)
+	}
+	if err != nil {
+		t.file.Close()
+		return nil, err
+	}
+	t.baton.wake = make(chan struct{}, maxSleepers)
+	t.baton.seekers = 1
+	t.spawn()
+	return t, nil
+}
+
+// close ends the workers. No socket is served any more.
+func (t *set) close() {
+	t.baton.end()
+	t.file.Close() // the one that polls comes out
+	syscall.Close(t.wakefd)
+}
+
+func (t *set) control(op, fd int, events uint32, generation uint32) error {
+	ev := syscall.EpollEvent{Events: events | epollET, Fd: int32(fd), Pad: int32(generation)}
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(t.epfd, op, fd, &ev))
+}
+
+// A baton says who polls: one goroutine at a time. Who gives it up sees to it
+// that somebody is on the way to it, so that a callback that blocks stops nobody.
+type baton struct {
+	mu       sync.Mutex // for a few instructions at a time
+	held     bool
+	ended    bool
+	seekers  int // on their way to take it
+	sleepers int // waiting for wake
+	wake     chan struct{}
+}
+
+// take returns true when the caller holds the baton, and false when it isn't
+// needed. counted says that it is one of the seekers.
+func (b *baton) take(counted bool) bool {
+	for {
+		b.mu.Lock()
+		if counted {
+			b.seekers--
+		}
+		if b.ended {
+			b.mu.Unlock()
+			return false
+		}
+		if !b.held {
+			b.held = true
+			b.mu.Unlock()
+			return true
+		}
+		if b.sleepers == maxSleepers {
+			b.mu.Unlock()
+			return false
+		}
+		b.sleepers++
+		b.mu.Unlock()
+		<-b.wake
+		counted = true
+	}
+}
+
+// give passes the baton on; it reports whether a goroutine is to be made for it.
+func (b *baton) give() (spawn bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = false
+	if b.seekers > 0 || b.ended {
+		return false
+	}
+	b.seekers++
+	if b.sleepers == 0 {
+		return true
+	}
+	b.sleepers--
+	b.wake <- struct{}{} // there is room for every sleeper
+	return false
+}
+
+// giveWay lets others run while nothing is in hand. The caller goes to the end of
+// the runtime's global queue, where it is found as soon as the processor has
+// nothing else: so it counts as one who is on the way to the baton.
+func (b *baton) giveWay() {
+	b.mu.Lock()
+	b.seekers++
+	b.mu.Unlock()
+	runtime.Gosched()
+}
+
+func (b *baton) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	close(b.wake)
+}
+
+func (t *set) spawn() { go t.work() }
+
+// work takes one event after the other. Before it serves one it passes the
+// baton on. Where the callbacks are quick, one goroutine for each processor does
+// everything without a switch: who was to follow finds the baton taken again.
+func (t *set) work() {
+	w := &Worker{set: t}
+	defer w.end()
+	counted := true
+	for turns := 1; t.baton.take(counted); turns++ {
+		counted = false
+		s, events := t.next()
+		if t.baton.give() {
+			t.spawn()
+		}
+		if s != nil {
+			w.serve(s, events)
+		}
+		if turns%turnsInARow == 0 {
+			// The runtime takes the processor from a goroutine after 10 ms, wherever it
+			// is, and finds it again late: so not with an event in hand.
+			t.baton.giveWay()
+			counted = true
+		}
+	}
+}
+
+// end is called when the worker's goroutine ends, by runtime.Goexit in a callback
+// as well: the call counts as one that came back.
+func (w *Worker) end() {
+	if s := w.current; s != nil && s.done {
+		s.finish()
+	} else if s != nil {
+		w.set.push(s)
+	}
+	if w.big {
+		w.set.bigs.Add(-1)
+	}
+}
+
+// next returns a socket to serve, nil if the set was closed or the event was for
+// nobody. The caller holds the baton, and waits here.
+func (t *set) next() (*Socket, uint32) {
+	for {
+		if t.at < t.n {
+			ev := &t.events[t.at]
+			t.at++
+			return t.table.find(ev.Fd, uint32(ev.Pad)), ev.Events
+		}
+		if t.atTurn < len(t.again) {
+			s := t.again[t.atTurn]
+			t.again[t.atTurn] = nil
+			t.atTurn++
+			return s, isQueued
+		}
+		t.mu.Lock()
+		t.again, t.queue, t.atTurn = t.queue, t.again[:0], 0
+		wait := len(t.again) == 0
+		t.polling = wait
+		t.mu.Unlock()
+		t.at, t.n = 0, 0
+		if !wait {
+			t.poll(0)
+		} else if t.raw.Read(t.poll) != nil || t.failed {
+			return nil, 0
+		}
+	}
+}
+
+// push asks for a call of s, which is in stateRunning, after the others.
+func (t *set) push(s *Socket) {
+	t.mu.Lock()
+	t.queue = append(t.queue, s)
+	wake := t.polling
+	t.polling = false
+	t.mu.Unlock()
+	if wake {
+		addOne(t.wakefd)
+	}
+}
+
+// serve calls the handler of s until nothing has happened meanwhile.
+func (w *Worker) serve(s *Socket, events uint32) {
+	if events == isQueued {
+		events = 0
+	} else if !s.claim(events) {
+		return
+	}
+	if w.Buf == nil {
+		w.makeBuffer()
+	}
+	for {
+		s.begin(events)
+		w.current = s
+		more := s.handler.Ready(s, w)
+		w.current = nil
+		switch {
+		case s.done:
+			s.finish()
+			return
+		case more:
+			w.set.push(s)
+			return
+		case s.state.CompareAndSwap(stateRunning, stateIdle):
+			return
+		}
+		events = s.state.Swap(stateRunning) >> toldShift
+	}
+}
+
+func (w *Worker) makeBuffer() {
+	size := smallBuffer
+	if w.big = int(w.set.bigs.Add(1)) <= 2*runtime.GOMAXPROCS(0); w.big {
+		size = bigBuffer
+	} else {
+		w.set.bigs.Add(-1)
+	}
+	w.Buf = make([]byte, size)
+}
+
+// A table finds a socket by its descriptor. An event that was taken for a
+// descriptor whose number has a new owner by now tells its generation.
+type table struct {
+	chunks atomic.Pointer[[]*chunk]
+	mu     sync.Mutex // guards growing
+	last   atomic.Uint32
+}
+
+const chunkBits = 10
+
+type chunk [1 << chunkBits]atomic.Pointer[Socket]
+
+func (t *table) find(fd int32, generation uint32) *Socket {
+	p := t.slot(int(fd))
+	if p == nil {
+		return nil
+	}
+	if s := p.Load(); s != nil && s.generation == generation {
+		return s
+	}
+	return nil
+}
+
+func (t *table) slot(fd int) *atomic.Pointer[Socket] {
+	chunks := t.chunks.Load()
+	if i := fd >> chunkBits; chunks != nil && i < len(*chunks) && (*chunks)[i] != nil {
+		return &(*chunks)[i][fd&(1<<chunkBits-1)]
+	}
+	return nil
+}
+
+// put makes s the owner of its descriptor's number.
+func (t *table) put(s *Socket) {
+	s.generation = t.last.Add(1)
+	p := t.slot(int(s.fd))
+	if p == nil {
+		t.grow(int(s.fd))
+		p = t.slot(int(s.fd))
+	}
+	p.Store(s)
+}
+
+func (t *table) remove(s *Socket) {
+	if p := t.slot(int(s.fd)); p != nil {
+		p.CompareAndSwap(s, nil)
+	}
+}
+
+func (t *table) grow(fd int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := fd >> chunkBits
+	var chunks []*chunk
+	if old := t.chunks.Load(); old != nil {
+		chunks = append(chunks, *old...)
+	}
+	for len(chunks) <= i {
+		chunks = append(chunks, nil)
+	}
+	if chunks[i] == nil {
+		chunks[i] = new(chunk)
+	}
+	t.chunks.Store(&chunks)
+}

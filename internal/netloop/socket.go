@@ -1,0 +1,497 @@
+//go:build linux && !noloop
+
+package netloop
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// ErrWait is what TryRead and TryWrite return when the socket has nothing to
+// give or no room to take: Ready is called when it has.
+var ErrWait = errors.New("netloop: nothing to do yet")
+
+var errNotServed = errors.New("netloop: a socket that isn't served can't wait")
+
+// A Socket is a TCP or unix socket, and a net.Conn. Read and Write wait, as
+// those of package net do; the handler of a socket that is served uses TryRead.
+// One goroutine reads and one writes at a time; the other methods may be called
+// by any number.
+type Socket struct {
+	fd         int32
+	generation uint32
+	state      atomic.Uint32 // a socketState and the events told since
+	uses       atomic.Int32  // calls that use fd, below 0 once it is closed
+	loop       *Loop
+	set        *set // nil until it is served
+	handler    Handler
+	waits      atomic.Pointer[waits] // nil until somebody waits or sets a deadline
+	hangup     atomic.Pointer[func()]
+
+	// Of the goroutine that runs Ready.
+	drained bool // the last read took all that had come
+	hungUp  bool // the peer has closed its side, so that there is always something to read
+	done    bool // Ready isn't to be called any more
+
+	isUnix        bool
+	local, remote netip.AddrPort
+	unix          *unixNames
+}
+
+// unixNames are the addresses of a unix socket.
+type unixNames struct{ local, remote string }
+
+// The states of a socket that is served, in the lower bits of Socket.state. The
+// bits above are the events of epoll that came during stateAgain.
+const (
+	stateIdle    = iota
+	stateRunning // Ready runs, or is about to
+	stateAgain   // the same, and something has happened since it was called
+	stateDone    // Ready is never called again
+	stateMask    = 3
+
+	// isQueued stands for the events of a socket that is in stateRunning and comes
+	// from the queue.
+	isQueued = ^uint32(0)
+
+	// The events that epoll tells need their two lowest bits for nothing: EPOLLIN
+	// is 1, EPOLLPRI, which isn't asked for, 2.
+	toldShift = 2
+)
+
+const (
+	eventsIn  = uint32(syscall.EPOLLIN | syscall.EPOLLRDHUP)
+	eventOut  = uint32(syscall.EPOLLOUT)
+	eventsEnd = uint32(syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR)
+)
+
+// usesClosed is what uses counts from when the socket is closed, and usesGone
+// when the descriptor is.
+const (
+	usesClosed = -1 << 30
+	usesGone   = -1 << 29
+)
+
+// use keeps the descriptor from being closed, and its number from being given to
+// another socket, until unuse. It reports false when the socket is closed.
+func (s *Socket) use() bool {
+	if s.uses.Add(1) > 0 {
+		return true
+	}
+	s.unuse()
+	return false
+}
+
+// unuse closes the descriptor if it was the last that a closed socket waited for.
+// Who comes and finds it closed may pass through here as well: one swap counts.
+func (s *Socket) unuse() {
+	if s.uses.Add(-1) == usesClosed && s.uses.CompareAndSwap(usesClosed, usesGone) {
+		if s.set != nil {
+			s.set.table.remove(s) // before the number can have another owner
+		}
+		syscall.Close(int(s.fd))
+	}
+}
+
+// Close closes the socket. Calls that wait return with net.ErrClosed. Ready
+// isn't told: see Notify.
+func (s *Socket) Close() error {
+	for {
+		n := s.uses.Load()
+		if n < 0 {
+			return s.failure("close", net.ErrClosed)
+		}
+		if s.uses.CompareAndSwap(n, n+1+usesClosed) {
+			break
+		}
+	}
+	if w := s.waits.Load(); w != nil {
+		w.close()
+	}
+	s.unuse()
+	return nil
+}
+
+func (s *Socket) isClosed() bool { return s.uses.Load() < 0 }
+
+// Serve gives the socket to the loop, which calls h from Start to Done.
+func (s *Socket) Serve(h Handler) error {
+	if err := s.loop.Hold(); err != nil {
+		return err
+	}
+	s.handler, s.set = h, s.loop.set
+	s.state.Store(stateRunning)
+	if !s.use() {
+		s.loop.Release()
+		return s.failure("serve", net.ErrClosed)
+	}
+	defer s.unuse()
+	s.set.table.put(s)
+	if err := s.set.control(syscall.EPOLL_CTL_ADD, int(s.fd), eventsIn, s.generation); err != nil {
+		s.set.table.remove(s)
+		s.loop.Release()
+		return err
+	}
+	return nil
+}
+
+// Start ends what Serve began: from now on Ready is called, at once if something
+// has come or Notify was called.
+func (s *Socket) Start() {
+	if !s.state.CompareAndSwap(stateRunning, stateIdle) {
+		s.set.push(s)
+	}
+}
+
+// Become makes h the handler, inside of Ready.
+func (s *Socket) Become(h Handler) { s.handler = h }
+
+// Done says, inside of Ready, that it isn't to be called any more. It doesn't
+// close the socket, which then belongs to nobody.
+func (s *Socket) Done() { s.done = true }
+
+func (s *Socket) finish() {
+	s.state.Store(stateDone)
+	s.loop.Release()
+}
+
+// Detach gives the socket away, inside of Ready, as a net.Conn of package net
+// that the loop knows nothing of. It is done and closed behind that.
+func (s *Socket) Detach() (net.Conn, error) {
+	s.Done()
+	defer s.Close()
+	f, err := s.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if s.use() {
+		s.set.control(syscall.EPOLL_CTL_DEL, int(s.fd), 0, 0) // the copy would keep it in the set
+		s.unuse()
+	}
+	return net.FileConn(f)
+}
+
+// Notify has Ready called, as if something had come.
+func (s *Socket) Notify() {
+	if s.claim(0) {
+		s.set.push(s)
+	}
+}
+
+// claim reports whether the caller is to call Ready. Otherwise somebody does who
+// will find the events.
+func (s *Socket) claim(events uint32) bool {
+	for {
+		switch old := s.state.Load(); old & stateMask {
+		case stateIdle:
+			if s.state.CompareAndSwap(old, stateRunning) {
+				return true
+			}
+		case stateDone:
+			return false
+		default:
+			if s.state.CompareAndSwap(old, old&^stateMask|stateAgain|events<<toldShift) {
+				if f := s.hangup.Load(); f != nil && events&eventsEnd != 0 {
+					(*f)()
+				}
+				return false
+			}
+		}
+	}
+}
+
+// begin prepares a call of Ready.
+func (s *Socket) begin(events uint32) {
+	s.drained = false
+	if events&eventsEnd != 0 {
+		s.hungUp = true
+	}
+	if w := s.waits.Load(); w != nil {
+		w.wakeAll(s, events)
+	}
+}
+
+// OnHangup has f called when the peer closes its side, or has done so, while
+// Ready runs. f must not block, may be called more than once, and is forgotten
+// when OnHangup is called with nil.
+func (s *Socket) OnHangup(f func()) {
+	if f == nil {
+		s.hangup.Store(nil)
+		return
+	}
+	s.hangup.Store(&f)
+	if s.hungUp || s.state.Load()>>toldShift&eventsEnd != 0 {
+		f()
+	}
+}
+
+// HungUp reports, inside of Ready, whether the peer has closed its side.
+func (s *Socket) HungUp() bool { return s.hungUp }
+
+// TryRead reads what has come, without waiting; it is for Ready. A read that
+// didn't fill p has taken everything, so that the next one needs no system call
+// to say so. The errors are ErrWait, io.EOF, os.ErrDeadlineExceeded when nothing
+// is there and the deadline has passed, or the system's.
+func (s *Socket) TryRead(p []byte) (int, error) {
+	if s.drained {
+		return 0, s.nothingYet()
+	}
+	if !s.use() {
+		return 0, s.failure("read", net.ErrClosed)
+	}
+	n, errno := rawRead(int(s.fd), p)
+	s.unuse()
+	switch {
+	case errno == syscall.EAGAIN:
+		s.drained = true
+		return 0, s.nothingYet()
+	case errno != 0:
+		return 0, s.failure("read", os.NewSyscallError("read", errno))
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	s.drained = n < len(p) && !s.hungUp
+	return n, nil
+}
+
+func (s *Socket) nothingYet() error {
+	if w := s.waits.Load(); w != nil && w.read.expired() {
+		return s.failure("read", os.ErrDeadlineExceeded)
+	}
+	return ErrWait
+}
+
+// TryWrite writes p, and q behind it, in one system call and as far as the
+// socket takes them. With ErrWait, Ready is called when there is room again.
+func (s *Socket) TryWrite(p, q []byte) (n int, err error) {
+	if len(p) == 0 {
+		p, q = q, nil
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if !s.use() {
+		return 0, s.failure("write", net.ErrClosed)
+	}
+	defer s.unuse()
+	var errno syscall.Errno
+	if len(q) == 0 {
+		n, errno = rawWrite(int(s.fd), p)
+	} else {
+		n, errno = rawWritev(int(s.fd), p, q)
+	}
+	switch {
+	case errno == syscall.EAGAIN:
+		return 0, ErrWait
+	case errno != 0:
+		return 0, s.failure("write", os.NewSyscallError("write", errno))
+	}
+	return n, nil
+}
+
+// WantWrite has Ready called when there is room to write, once. It is called
+// after a write that wasn't taken whole.
+func (s *Socket) WantWrite() { s.waiting().arm(s, eventOut) }
+
+// Unsent returns how many bytes that were written the peer's system hasn't
+// taken: it falls as long as the peer makes progress.
+func (s *Socket) Unsent() (int, error) {
+	if !s.use() {
+		return 0, s.failure("ioctl", net.ErrClosed)
+	}
+	defer s.unuse()
+	n, errno := unsent(int(s.fd))
+	if errno != 0 {
+		return 0, os.NewSyscallError("ioctl", errno)
+	}
+	return n, nil
+}
+
+// waits are what a socket needs that somebody waits for, or that has deadlines.
+type waits struct {
+	mu          sync.Mutex
+	closed      bool
+	armed       bool // EPOLLOUT is asked for
+	read, write direction
+}
+
+type direction struct {
+	wake     chan struct{} // closed when it is worth another try; nil when nobody waits
+	deadline atomic.Int64  // in nanoseconds since start, 0 for none
+	timer    *time.Timer
+}
+
+var start = time.Now()
+
+func (d *direction) expired() bool {
+	at := d.deadline.Load()
+	return at != 0 && int64(time.Since(start)) >= at
+}
+
+// wakeUp is called with the lock held.
+func (d *direction) wakeUp() {
+	if d.wake != nil {
+		close(d.wake)
+		d.wake = nil
+	}
+}
+
+func (s *Socket) waiting() *waits {
+	w := s.waits.Load()
+	if w == nil {
+		w = new(waits)
+		if !s.waits.CompareAndSwap(nil, w) {
+			w = s.waits.Load()
+		}
+	}
+	return w
+}
+
+func (w *waits) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	for _, d := range []*direction{&w.read, &w.write} {
+		d.wakeUp()
+		if d.timer != nil {
+			d.timer.Stop()
+		}
+	}
+}
+
+// wakeAll wakes who waits for what the events tell.
+func (w *waits) wakeAll(s *Socket, events uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if events&(eventsIn|eventsEnd) != 0 {
+		w.read.wakeUp()
+	}
+	if events&(eventOut|eventsEnd) == 0 {
+		return
+	}
+	w.write.wakeUp()
+	if w.armed && s.isUnix && s.use() { // one of these tells of room whenever its peer reads
+		w.armed = false
+		s.set.control(syscall.EPOLL_CTL_MOD, int(s.fd), eventsIn, s.generation)
+		s.unuse()
+	}
+}
+
+// arm asks the set again, and for events as well. What is the case already is
+// told at once, so that no event is lost between a try and this.
+func (w *waits) arm(s *Socket, events uint32) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.armLocked(s, events)
+}
+
+func (w *waits) armLocked(s *Socket, events uint32) error {
+	if s.set == nil {
+		return s.failure("wait", errNotServed)
+	}
+	if !s.use() {
+		return s.failure("wait", net.ErrClosed)
+	}
+	defer s.unuse()
+	w.armed = w.armed || events&eventOut != 0
+	if w.armed {
+		events |= eventOut
+	}
+	return s.set.control(syscall.EPOLL_CTL_MOD, int(s.fd), eventsIn|events, s.generation)
+}
+
+// wait returns when another try is worth it.
+func (s *Socket) wait(op string, d *direction, w *waits, events uint32) error {
+	w.mu.Lock()
+	if w.closed || s.isClosed() {
+		w.mu.Unlock()
+		return s.failure(op, net.ErrClosed)
+	}
+	if d.expired() {
+		w.mu.Unlock()
+		return s.failure(op, os.ErrDeadlineExceeded)
+	}
+	if d.wake == nil {
+		d.wake = make(chan struct{})
+	}
+	wake := d.wake
+	err := w.armLocked(s, events)
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	<-wake
+	return nil
+}
+
+// Read reads as a net.Conn does. It isn't for a socket whose handler reads.
+func (s *Socket) Read(p []byte) (int, error) {
+	w := s.waiting()
+	for {
+		if w.read.expired() {
+			return 0, s.failure("read", os.ErrDeadlineExceeded)
+		}
+		if !s.use() {
+			return 0, s.failure("read", net.ErrClosed)
+		}
+		n, errno := rawRead(int(s.fd), p)
+		s.unuse()
+		switch {
+		case errno == 0 && n == 0 && len(p) > 0:
+			return 0, io.EOF
+		case errno == 0:
+			return n, nil
+		case errno != syscall.EAGAIN:
+			return 0, s.failure("read", os.NewSyscallError("read", errno))
+		}
+		if err := s.wait("read", &w.read, w, 0); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Write writes as a net.Conn does.
+func (s *Socket) Write(p []byte) (int, error) { return s.WriteBoth(p, nil) }
+
+// WriteBoth writes p, and q behind it, and waits until the system has taken
+// both. It returns how many bytes that were of the two.
+func (s *Socket) WriteBoth(p, q []byte) (n int, err error) {
+	for {
+		if w := s.waits.Load(); w != nil && w.write.expired() {
+			return n, s.failure("write", os.ErrDeadlineExceeded)
+		}
+		m, err := s.TryWrite(p, q)
+		n += m
+		if m >= len(p) {
+			p, q = q[m-len(p):], nil
+		} else {
+			p = p[m:]
+		}
+		if err == nil {
+			if len(p)+len(q) == 0 {
+				return n, nil
+			}
+			continue
+		}
+		if err != ErrWait {
+			return n, err
+		}
+		w := s.waiting()
+		if err := s.wait("write", &w.write, w, eventOut); err != nil {
+			return n, err
+		}
+	}
+}
+
+// failure is err as package net would return it.
+func (s *Socket) failure(op string, err error) error {
+	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
+}

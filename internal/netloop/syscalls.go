@@ -1,0 +1,85 @@
+//go:build linux && !noloop
+
+package netloop
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// The sockets never block, so their system calls are short and go past the
+// scheduler: one that is told of a call may give the processor away meanwhile,
+// and the caller would wait for another with an event in its hands.
+
+const epollET = 1 << 31
+
+// What syscall has no name for.
+const (
+	siocOUTQ        = 0x5411 // TIOCOUTQ, the same number on every architecture of Go's but mips and sparc
+	tcpNotsentLowat = 25
+)
+
+func epollNow(epfd int, events []syscall.EpollEvent) (n int, failed bool) {
+	r, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	switch errno {
+	case 0:
+		return int(r), false
+	case syscall.EINTR:
+		return 0, false
+	default:
+		return 0, true
+	}
+}
+
+func eventfd() (int, error) {
+	r, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(r), nil
+}
+
+// addOne makes an eventfd tell of itself. Nobody reads it, so that after 2^64 calls
+// it would be full.
+func addOne(fd int) {
+	one := uint64(1)
+	rawWrite(fd, (*[8]byte)(unsafe.Pointer(&one))[:])
+}
+
+func rawRead(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+func rawWrite(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// rawWritev writes p, and q behind it. Neither is empty.
+func rawWritev(fd int, p, q []byte) (int, syscall.Errno) {
+	iov := [2]syscall.Iovec{{Base: &p[0]}, {Base: &q[0]}}
+	iov[0].SetLen(len(p))
+	iov[1].SetLen(len(q))
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 2)
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// unsent returns how many bytes the peer's system hasn't acknowledged.
+func unsent(fd int) (int, syscall.Errno) {
+	var n int32
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), siocOUTQ, uintptr(unsafe.Pointer(&n)))
+	return int(n), errno
+}
