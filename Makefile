@@ -22,29 +22,28 @@ race:
 test386:
 	GOARCH=386 $(GO) test ./...
 
-# Each leaf compiles with nothing but the leaves below it.
-LEAVES     = errors.go mask.go utf8.go
-HANDSHAKE  = handshake.go handshake_list.go handshake_origin.go handshake_request.go
+# The leaves that stayed here compile with nothing but the leaves below them.
+# The compiler sees to it for those under internal/.
 layers:
 	$(GO) vet errors.go
 	$(GO) vet mask.go
-	$(GO) vet utf8.go
-	$(GO) vet $(LEAVES) frame.go
-	$(GO) vet $(LEAVES) $(HANDSHAKE)
-	$(GO) vet $(LEAVES) $(HANDSHAKE) deflate.go inflate.go
+	$(GO) vet errors.go frame.go
+	$(GO) vet errors.go handshake.go
 
 # Without a bound, making one interesting input smaller takes up to a minute,
 # which is longer than the whole run.
 fuzz:
-	@list=$$($(GO) test -list '^Fuzz' .) && targets=$$(echo "$$list" | grep ^Fuzz) || { echo "no fuzz targets: $$list"; exit 1; }; \
-	for t in $$targets; do \
-		echo "== $$t"; \
-		$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x . || exit 1; \
-	done
+	@ran=0; for p in $$($(GO) list . ./internal/...); do \
+		list=$$($(GO) test -list '^Fuzz' $$p) || { echo "$$list"; exit 1; }; \
+		for t in $$(echo "$$list" | grep ^Fuzz); do \
+			echo "== $$p $$t"; ran=$$((ran+1)); \
+			$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; \
+		done; \
+	done; [ $$ran -gt 0 ] || { echo "no fuzz targets"; exit 1; }
 
+# Of each package, by its own tests.
 cover:
-	$(GO) test -coverprofile=cover.out .
-	$(GO) tool cover -func=cover.out | tail -1
+	$(GO) test -cover . ./internal/...
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem .

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
 // Compression sets how messages are compressed with permessage-deflate
@@ -91,15 +93,15 @@ type deflateParams struct {
 // understands and can keep in full, and gives the answer to it (RFC 7692,
 // section 7.1). An offer that it can't take is none that it may change: a
 // parameter that is unknown, repeated or out of range leaves the next offer.
-func negotiateDeflate(offers []extension, c *Compression) (p deflateParams, answer string, ok bool) {
+func negotiateDeflate(offers []httphead.Element, c *Compression) (p deflateParams, answer string, ok bool) {
 	if c == nil || !flateReadsAsExpected() {
 		return deflateParams{}, "", false
 	}
 	for _, e := range offers {
-		if e.name != "permessage-deflate" {
+		if e.Name != "permessage-deflate" {
 			continue
 		}
-		if o, ok := parseDeflateOffer(e.params); ok {
+		if o, ok := parseDeflateOffer(e.Params); ok {
 			p, answer = o.answer(c)
 			return p, answer, true
 		}
@@ -114,20 +116,20 @@ type deflateOffer struct {
 	clientNoTakeover       bool
 }
 
-func parseDeflateOffer(params []extensionParam) (o deflateOffer, ok bool) {
+func parseDeflateOffer(params []httphead.Param) (o deflateOffer, ok bool) {
 	for i, param := range params {
-		repeated := slices.ContainsFunc(params[:i], func(q extensionParam) bool { return q.name == param.name })
-		switch param.name {
+		repeated := slices.ContainsFunc(params[:i], func(q httphead.Param) bool { return q.Name == param.Name })
+		switch param.Name {
 		case "server_no_context_takeover":
-			ok = param.value == "" // never done, thus nothing to note
+			ok = param.Value == "" // never done, thus nothing to note
 		case "client_no_context_takeover":
-			o.clientNoTakeover, ok = true, param.value == ""
+			o.clientNoTakeover, ok = true, param.Value == ""
 		case "server_max_window_bits":
-			o.serverBits, ok = parseWindowBits(param.value)
+			o.serverBits, ok = parseWindowBits(param.Value)
 		case "client_max_window_bits":
-			o.clientBits, ok = parseWindowBits(param.value)
+			o.clientBits, ok = parseWindowBits(param.Value)
 			// Without a value it says that the answer may hold one (section 7.1.2.2).
-			ok = ok || param.value == ""
+			ok = ok || param.Value == ""
 		default:
 			ok = false
 		}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
 // A deflateVector is a paragraph of testdata/deflate.txt.
@@ -125,15 +127,15 @@ func TestNegotiateDeflate(t *testing.T) {
 func checkDeflateAnswer(t *testing.T, offers []string, answer string, p deflateParams) {
 	t.Helper()
 	list, err := parseExtensions([]string{answer})
-	if err != nil || len(list) != 1 || list[0].name != "permessage-deflate" {
+	if err != nil || len(list) != 1 || list[0].Name != "permessage-deflate" {
 		t.Fatalf("offers %q: the answer %q isn't one permessage-deflate (%v)", offers, answer, err)
 	}
 	said := map[string]string{}
-	for _, param := range list[0].params {
-		if _, ok := said[param.name]; ok {
-			t.Fatalf("offers %q: the answer %q repeats %s", offers, answer, param.name)
+	for _, param := range list[0].Params {
+		if _, ok := said[param.Name]; ok {
+			t.Fatalf("offers %q: the answer %q repeats %s", offers, answer, param.Name)
 		}
-		said[param.name] = param.value
+		said[param.Name] = param.Value
 	}
 	if v, ok := said["server_no_context_takeover"]; !ok || v != "" {
 		t.Errorf("offers %q: the answer %q doesn't decline the server's context", offers, answer)
@@ -146,8 +148,8 @@ func checkDeflateAnswer(t *testing.T, offers []string, answer string, p deflateP
 		if want := strconv.Itoa(int(bits)); ok && v != want || !ok && bits != 15 || bits < 8 || bits > 15 {
 			t.Errorf("offers %q: the answer %q says %s=%q (%v), but the server works with %s", offers, answer, name, v, ok, want)
 		}
-		if asked, err := parseExtensions(offers); ok && (err != nil || !slices.ContainsFunc(asked, func(e extension) bool {
-			return slices.ContainsFunc(e.params, func(param extensionParam) bool { return param.name == name })
+		if asked, err := parseExtensions(offers); ok && (err != nil || !slices.ContainsFunc(asked, func(e httphead.Element) bool {
+			return slices.ContainsFunc(e.Params, func(param httphead.Param) bool { return param.Name == name })
 		})) {
 			t.Errorf("offers %q: the answer %q holds %s, which nobody asked for", offers, answer, name)
 		}
@@ -160,7 +162,7 @@ func checkDeflateAnswer(t *testing.T, offers []string, answer string, p deflateP
 }
 
 func TestNegotiateDeflateOff(t *testing.T) {
-	if p, answer, ok := negotiateDeflate([]extension{{name: "permessage-deflate"}}, nil); ok || answer != "" || p != (deflateParams{}) {
+	if p, answer, ok := negotiateDeflate([]httphead.Element{{Name: "permessage-deflate"}}, nil); ok || answer != "" || p != (deflateParams{}) {
 		t.Errorf("negotiateDeflate(permessage-deflate, nil) = %v, %q, %v; want no compression", p, answer, ok)
 	}
 }
@@ -177,7 +179,7 @@ func FuzzDeflateOffers(f *testing.F) {
 		}
 		p, answer, ok := negotiateDeflate(list, &Compression{ContextTakeover: takeover})
 		if !ok {
-			if slices.ContainsFunc(list, func(e extension) bool { return e.name == "permessage-deflate" && len(e.params) == 0 }) {
+			if slices.ContainsFunc(list, func(e httphead.Element) bool { return e.Name == "permessage-deflate" && len(e.Params) == 0 }) {
 				t.Errorf("%q: no answer, though there is an offer without parameters", offer)
 			}
 			return

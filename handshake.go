@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
 // refuse makes the error that is answered to the client.
@@ -16,17 +18,20 @@ func refuse(status int, format string, args ...any) error {
 	return &HandshakeError{Status: status, Reason: fmt.Sprintf(format, args...)}
 }
 
-// quote makes bytes of the client fit for a line of a log or an answer.
-func quote[T string | []byte](s T) string {
-	if len(s) > 64 {
-		return strconv.QuoteToASCII(string(s[:64])) + "..."
+// refusal makes a request's fault the error that is answered to the client.
+func refusal(err error) error {
+	if e, ok := err.(*httphead.Error); ok {
+		return &HandshakeError{Status: e.Status, Reason: e.Reason}
 	}
-	return strconv.QuoteToASCII(string(s))
+	return err
 }
+
+// quote makes bytes of the client fit for a line of a log or an answer.
+func quote[T string | []byte](s T) string { return httphead.Quote(s) }
 
 // wantsUpgrade tells a request for a WebSocket from one for plain HTTP.
 func wantsUpgrade(r *http.Request) bool {
-	return hasListToken(r.Header["Upgrade"], "websocket")
+	return httphead.HasToken(r.Header["Upgrade"], "websocket")
 }
 
 // checkUpgrade holds the rules of an upgrade (RFC 6455, section 4.2.1), for
@@ -38,7 +43,7 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 	if !wantsUpgrade(r) {
 		return "", refuse(http.StatusUpgradeRequired, "a WebSocket is served here, and Upgrade is %s instead of websocket (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Upgrade"], ", ")))
 	}
-	if !hasListToken(r.Header["Connection"], "upgrade") {
+	if !httphead.HasToken(r.Header["Connection"], "upgrade") {
 		return "", refuse(http.StatusUpgradeRequired, "Connection is %s, without Upgrade (RFC 6455, section 4.2.1)", quote(strings.Join(r.Header["Connection"], ", ")))
 	}
 	if err := checkVersion(r.Header); err != nil {
@@ -51,7 +56,7 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 	if !isKey(keys[0]) {
 		return "", refuse(http.StatusBadRequest, "Sec-WebSocket-Key %s isn't 16 bytes in base64 (RFC 6455, section 4.2.1)", quote(keys[0]))
 	}
-	if _, err := scanExtensions(r.Header["Sec-Websocket-Extensions"], false); err != nil {
+	if err := checkExtensions(r.Header["Sec-Websocket-Extensions"]); err != nil {
 		return "", err
 	}
 	var buf [8]string
@@ -70,15 +75,15 @@ func checkRequest(r *http.Request) error {
 		return refuse(http.StatusUpgradeRequired, "HTTP/1.0 knows no upgrade (RFC 6455, section 4.2.1)")
 	case r.Method != http.MethodGet:
 		return refuse(http.StatusMethodNotAllowed, "method %s, but an upgrade is a GET (RFC 6455, section 4.2.1)", quote(r.Method))
-	case r.RequestURI == "*" || r.URL.Scheme != "" && standardPort(r.URL.Scheme) == "":
+	case r.RequestURI == "*" || r.URL.Scheme != "" && httphead.StandardPort(r.URL.Scheme) == "":
 		return refuse(http.StatusBadRequest, "request target %s, an upgrade asks for a path (RFC 6455, section 4.2.1)", quote(r.RequestURI))
 	case len(r.TransferEncoding) > 0 || r.ContentLength != 0:
 		return refuse(http.StatusBadRequest, "an upgrade with a body (RFC 9110, section 9.3.1)")
 	}
-	if _, _, ok := splitHost(r.Host); !ok {
+	if _, _, ok := httphead.SplitHost(r.Host); !ok {
 		return refuse(http.StatusBadRequest, "Host %s isn't a host with or without a port (RFC 6455, section 4.2.1)", quote(r.Host))
 	}
-	return checkTarget(cmp.Or(r.RequestURI, "/"))
+	return refusal(httphead.CheckTarget(cmp.Or(r.RequestURI, "/")))
 }
 
 // checkVersion asks for Sec-WebSocket-Version: 13 (RFC 6455, section 4.4).
@@ -108,6 +113,41 @@ func isKey(s string) bool {
 	return err == nil && n == 16
 }
 
+// checkExtensions holds the grammar of Sec-WebSocket-Extensions (RFC 6455,
+// section 9.1).
+func checkExtensions(lines []string) error {
+	count, wrong, ok := httphead.CheckElements(lines)
+	switch {
+	case !ok:
+		return refuse(http.StatusBadRequest, "Sec-WebSocket-Extensions %s, not a list of at most %d extensions and parameters (RFC 6455, section 9.1)", quote(wrong), httphead.MaxElements)
+	case len(lines) > 0 && count == 0:
+		return refuse(http.StatusBadRequest, "empty Sec-WebSocket-Extensions (RFC 6455, section 9.1)")
+	}
+	return nil
+}
+
+// parseExtensions reads the lines of Sec-WebSocket-Extensions.
+func parseExtensions(lines []string) ([]httphead.Element, error) {
+	if err := checkExtensions(lines); err != nil {
+		return nil, err
+	}
+	list, _, _ := httphead.ParseElements(lines)
+	return list, nil
+}
+
+// appendSubprotocols reads the lines of Sec-WebSocket-Protocol, a list of
+// different tokens (RFC 6455, section 4.1, item 10).
+func appendSubprotocols(dst, lines []string) ([]string, error) {
+	list, wrong, ok := httphead.AppendTokens(dst, lines)
+	switch {
+	case !ok:
+		return nil, refuse(http.StatusBadRequest, "Sec-WebSocket-Protocol %s, not a list of at most %d different subprotocols (RFC 6455, section 4.1)", quote(wrong), httphead.MaxElements)
+	case len(lines) > 0 && len(list) == 0:
+		return nil, refuse(http.StatusBadRequest, "empty Sec-WebSocket-Protocol (RFC 6455, section 4.1)")
+	}
+	return list, nil
+}
+
 // selectSubprotocol takes the first of ours that the client offers, "" if it
 // offers none of them (RFC 6455, section 4.2.2). Names are case-sensitive.
 func selectSubprotocol(r *http.Request, supported []string) (string, error) {
@@ -122,6 +162,37 @@ func selectSubprotocol(r *http.Request, supported []string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// checkOrigin keeps pages of other sites away (RFC 6455, section 10.2):
+// browsers let any page connect to any server, cookies included. Clients that
+// aren't browsers send no Origin and could send any. allowed is
+// Upgrader.Origins.
+func checkOrigin(r *http.Request, secure bool, allowed []string) error {
+	values := r.Header["Origin"]
+	switch {
+	case len(values) == 0:
+		return nil
+	case len(values) > 1:
+		return refuse(http.StatusForbidden, "%d Origin headers instead of one (RFC 6454, section 7.3)", len(values))
+	case httphead.AllowsOrigin(allowed, values[0], r.Host, secure):
+		return nil
+	}
+	over := ""
+	if secure {
+		over = " over TLS"
+	}
+	return refuse(http.StatusForbidden, "Origin %s isn't that of Host %s%s, and Upgrader.Origins doesn't allow it (RFC 6455, section 10.2)", quote(values[0]), quote(r.Host), over)
+}
+
+// checkHost keeps names away that aren't ours: by DNS rebinding a page of
+// another site gets the same host in Origin and Host, and both are the site's.
+// allowed is Upgrader.AllowedHosts; an empty list allows all.
+func checkHost(r *http.Request, allowed []string) error {
+	if len(allowed) == 0 || httphead.AllowsHost(allowed, r.Host) {
+		return nil
+	}
+	return refuse(http.StatusForbidden, "Host %s isn't among Upgrader.AllowedHosts, which keep DNS rebinding out", quote(r.Host))
 }
 
 // The GUID says nothing but that who appends it knows RFC 6455 (section 1.3).
@@ -140,14 +211,14 @@ func appendAcceptKey(dst []byte, key string) []byte {
 // rest; the fields of the handshake and of the message's length are ours.
 func checkExtraHeader(h http.Header) error {
 	for name, values := range h {
-		if !isToken(name) {
+		if !httphead.IsToken(name) {
 			return fmt.Errorf("websocket: header name %s (RFC 9110, section 5.1)", quote(name))
 		}
 		if isReserved(name) {
 			return fmt.Errorf("websocket: header %s is written by the handshake", name)
 		}
 		for _, v := range values {
-			if !hasOnly(v, valueByte) {
+			if !httphead.IsValue(v) {
 				return fmt.Errorf("websocket: value %s of header %s (RFC 9110, section 5.5)", quote(v), name)
 			}
 		}
@@ -161,7 +232,7 @@ func isReserved(name string) bool {
 		return true
 	}
 	const prefix = "Sec-WebSocket-"
-	return len(name) >= len(prefix) && equalFold(name[:len(prefix)], prefix)
+	return len(name) >= len(prefix) && httphead.EqualFold(name[:len(prefix)], prefix)
 }
 
 // appendSwitching appends the answer that ends the handshake (RFC 6455,
@@ -227,7 +298,7 @@ const retryAfter = "5"
 
 func hasField(h http.Header, name string) bool {
 	for key := range h {
-		if equalFold(key, name) {
+		if httphead.EqualFold(key, name) {
 			return true
 		}
 	}

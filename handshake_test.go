@@ -12,15 +12,18 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
-// A handshakeCase is a request and its answer, from testdata/handshake; the
-// README there describes the format.
+// A handshakeCase is a request and its answer, from testdata/handshake, whose
+// README describes the format, or from the parser's own.
 type handshakeCase struct {
 	name         string
 	secure       bool
@@ -42,9 +45,13 @@ const upgradeFields = "Upgrade: websocket\r\nConnection: Upgrade\r\n" +
 // with nothing in it is a fault of the test, and not a success.
 func loadHandshakes(t testing.TB) []handshakeCase {
 	t.Helper()
-	files, err := filepath.Glob("testdata/handshake/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no files in testdata/handshake (%v)", err)
+	var files []string
+	for _, pattern := range []string{"testdata/handshake/*.txt", "internal/httphead/testdata/requests/*.txt"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no files %s (%v)", pattern, err)
+		}
+		files = append(files, found...)
 	}
 	var all []handshakeCase
 	for _, file := range files {
@@ -150,19 +157,19 @@ func expand(t testing.TB, line string) string {
 	return s
 }
 
-func (c *handshakeCase) parser() *requestParser {
-	return &requestParser{maxLine: c.limits[0], maxHeader: c.limits[1], maxHeaders: c.limits[2]}
+func (c *handshakeCase) parser() *httphead.Parser {
+	return &httphead.Parser{MaxLine: c.limits[0], MaxHeader: c.limits[1], MaxHeaders: c.limits[2]}
 }
 
 // parse feeds the parser with what was sent up to each of the ends.
 func (c *handshakeCase) parse(ends ...int) (r *http.Request, n int, err error) {
 	p := c.parser()
 	for _, end := range ends {
-		if r, n, err = p.parse(c.sent[:end:end]); n != 0 || err != nil {
+		if r, n, err = p.Parse(c.sent[:end:end]); n != 0 || err != nil {
 			break
 		}
 	}
-	return r, n, err
+	return r, n, refusal(err)
 }
 
 // respond gives the answer to what was parsed, as an Upgrader does.
@@ -200,7 +207,7 @@ func TestHandshakes(t *testing.T) {
 			if n != len(c.sent)-c.rest {
 				t.Errorf("%s: parse(%q) = %d; want %d", c.name, c.sent, n, len(c.sent)-c.rest)
 			}
-			compareWithNetHTTP(t, c.name, c.sent, r, n)
+			checkUpgradeOfBoth(t, c.name, c.sent[:n], r)
 		}
 		if c.after > 0 {
 			if _, n, err := c.parse(c.after - 1); n != 0 || err != nil {
@@ -211,6 +218,41 @@ func TestHandshakes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// checkUpgradeOfBoth holds that a request is judged the same when net/http has
+// read it.
+func checkUpgradeOfBoth(t *testing.T, name string, head []byte, r *http.Request) {
+	t.Helper()
+	head = bytes.TrimPrefix(head, []byte("\r\n")) // which net/http doesn't skip
+	other, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+	if err != nil {
+		t.Fatalf("%s: http.ReadRequest(%q): %v; ours accepts it", name, head, err)
+	}
+	key, err := checkUpgrade(r)
+	otherKey, otherErr := checkUpgrade(other)
+	if key != otherKey || !reflect.DeepEqual(err, otherErr) {
+		t.Errorf("%s: checkUpgrade(%q) = %q, %v; with net/http's request %q, %v", name, head, key, err, otherKey, otherErr)
+	}
+}
+
+// Whatever comes is answered with something that net/http can read, and with
+// the same whether we have read it or net/http.
+func FuzzHandshake(f *testing.F) {
+	for _, c := range loadHandshakes(f) {
+		f.Add(c.sent)
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		c := handshakeCase{name: "fuzz", sent: sent}
+		r, n, err := c.parse(len(sent))
+		if n == 0 && err == nil {
+			return
+		}
+		checkAnswer(t, c.name, r, c.respond(r, err))
+		if r != nil {
+			checkUpgradeOfBoth(t, c.name, sent[:n], r)
+		}
+	})
 }
 
 // compare compares an answer with the one of the file.
@@ -418,5 +460,78 @@ func TestCheckUpgradeOfNetHTTP(t *testing.T) {
 	r.Header["Sec-Websocket-Protocol"] = []string{"a b"}
 	if name, err := selectSubprotocol(r, []string{"a"}); name != "" || err == nil {
 		t.Errorf("selectSubprotocol(%q) = %q, %v; want an error", r.Header["Sec-Websocket-Protocol"], name, err)
+	}
+}
+
+// browserRequest is what Chromium sends.
+var browserRequest = []byte("GET /chat?room=1&user=alice HTTP/1.1\r\n" +
+	"Host: 127.0.0.1:9001\r\n" +
+	"Connection: Upgrade\r\n" +
+	"Pragma: no-cache\r\n" +
+	"Cache-Control: no-cache\r\n" +
+	"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/139.0.0.0 Safari/537.36\r\n" +
+	"Upgrade: websocket\r\n" +
+	"Origin: http://127.0.0.1:9001\r\n" +
+	"Sec-WebSocket-Version: 13\r\n" +
+	"Accept-Encoding: gzip, deflate, br, zstd\r\n" +
+	"Accept-Language: en-US,en;q=0.9\r\n" +
+	"Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
+	"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
+
+// A browser's request costs six allocations: the head as a string, the request
+// with its URL and values, and four of the map. Checks and answer cost none.
+func TestHandshakeAllocs(t *testing.T) {
+	answer := make([]byte, 0, 1024)
+	got := testing.AllocsPerRun(100, func() {
+		var p httphead.Parser
+		r, _, err := p.Parse(browserRequest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := checkUpgrade(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkOrigin(r, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		answer = appendSwitching(answer[:0], key, "", "", nil)
+	})
+	if got > 6 {
+		t.Errorf("%v allocations for %q; want at most 6", got, browserRequest)
+	}
+}
+
+func BenchmarkCheckUpgrade(b *testing.B) {
+	var p httphead.Parser
+	r, _, err := p.Parse(browserRequest)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := checkUpgrade(r); err != nil {
+			b.Fatal(err)
+		}
+		if err := checkOrigin(r, false, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAcceptKey(b *testing.B) {
+	b.ReportAllocs()
+	dst := make([]byte, 0, 64)
+	for b.Loop() {
+		dst = appendAcceptKey(dst[:0], "dGhlIHNhbXBsZSBub25jZQ==")
+	}
+}
+
+func BenchmarkAppendSwitching(b *testing.B) {
+	b.ReportAllocs()
+	dst := make([]byte, 0, 512)
+	for b.Loop() {
+		dst = appendSwitching(dst[:0], "dGhlIHNhbXBsZSBub25jZQ==", "chat", "permessage-deflate; server_no_context_takeover", nil)
 	}
 }

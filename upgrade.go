@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
 // An Upgrader is the policy of a server's connections: which requests become
@@ -207,7 +209,7 @@ func (u *Upgrader) startHandshake(nc net.Conn) {
 // readRequest reads the head of a request. What came behind it stays in the
 // buffer, which is given back after an error.
 func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Request, error) {
-	parser := requestParser{maxHeader: max(u.MaxHeaderBytes, 0)}
+	parser := httphead.Parser{MaxHeader: u.MaxHeaderBytes}
 	in := getBuffer(smallSize)
 	for {
 		n, err := nc.Read(in.b[in.w:])
@@ -216,10 +218,10 @@ func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Reques
 			putBuffer(in)
 			return nil, nil, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
 		}
-		r, head, err := parser.parse(in.pending())
+		r, head, err := parser.Parse(in.pending())
 		if err != nil {
 			putBuffer(in)
-			return nil, nil, err
+			return nil, nil, refusal(err)
 		}
 		if head > 0 {
 			in.r = head

@@ -1,4 +1,4 @@
-package websocket
+package httphead
 
 import (
 	"bytes"
@@ -38,13 +38,13 @@ const (
 	complete
 )
 
-// A requestParser reads the head of one request (RFC 9112), more strictly than
+// A Parser reads the head of one request (RFC 9112), more strictly than
 // the RFC asks: where it lets a server be lenient, two servers in a row can
 // disagree about what was said, and that is how requests are smuggled.
-type requestParser struct {
+type Parser struct {
 	// The limits, 0 or less for the defaults: bytes of the request line without
 	// its CRLF, bytes of the header section with the empty line, header lines.
-	maxLine, maxHeader, maxHeaders int
+	MaxLine, MaxHeader, MaxHeaders int
 
 	state   parseState // only moves forward
 	pos     int        // bytes before it were examined
@@ -56,11 +56,11 @@ type requestParser struct {
 	count   int        // complete header lines
 }
 
-// parse takes all the bytes received so far. n == 0 without an error asks for
+// Parse takes all the bytes received so far. n == 0 without an error asks for
 // more; otherwise n is the length of the head, and the bytes behind it are
-// frames. Errors are *HandshakeError and depend on the bytes alone, not on how
+// frames. Errors are *Error and depend on the bytes alone, not on how
 // they were cut. A parser that has given a request or an error is spent.
-func (p *requestParser) parse(b []byte) (r *http.Request, n int, err error) {
+func (p *Parser) Parse(b []byte) (r *http.Request, n int, err error) {
 	if err := p.parseLine(b); err != nil || p.state < inFields {
 		return nil, 0, err
 	}
@@ -75,8 +75,8 @@ func (p *requestParser) parse(b []byte) (r *http.Request, n int, err error) {
 
 // parseLine goes through the request line byte by byte, so that a client that
 // speaks something else is turned away by its first wrong byte.
-func (p *requestParser) parseLine(b []byte) error {
-	longest := limit(p.maxLine, defaultMaxLine)
+func (p *Parser) parseLine(b []byte) error {
+	longest := limit(p.MaxLine, defaultMaxLine)
 	for ; p.pos < len(b) && p.state < inFields; p.pos++ {
 		c := b[p.pos]
 		if p.pos-p.start >= longest && c != '\r' && c != '\n' {
@@ -111,7 +111,7 @@ func (p *requestParser) parseLine(b []byte) error {
 		case inTarget:
 			if c == ' ' {
 				p.version, p.state = p.pos+1, inVersion
-				if err := checkTarget(b[p.target:p.pos]); err != nil {
+				if err := CheckTarget(b[p.target:p.pos]); err != nil {
 					return err
 				}
 			} else if byteClasses[c]&targetByte == 0 {
@@ -147,9 +147,9 @@ func checkMethod(method []byte) error {
 	return nil
 }
 
-// checkTarget holds what is wrong in any form of a target: an escape that isn't
+// CheckTarget holds what is wrong in any form of a target: an escape that isn't
 // one, and the escaped NUL, at which paths are cut short elsewhere.
-func checkTarget[T string | []byte](target T) error {
+func CheckTarget[T string | []byte](target T) error {
 	if len(target) == 0 {
 		return refuse(http.StatusBadRequest, "no request target, or a space too many (RFC 9112, section 3)")
 	}
@@ -161,7 +161,7 @@ func checkTarget[T string | []byte](target T) error {
 		}
 		escape := target[i:min(i+3, len(target))]
 		if len(escape) < 3 || !isHex(escape[1]) || !isHex(escape[2]) || string(escape) == "%00" {
-			return refuse(http.StatusBadRequest, "escape %s in the request target (RFC 3986, section 2.1)", quote(escape))
+			return refuse(http.StatusBadRequest, "escape %s in the request target (RFC 3986, section 2.1)", Quote(escape))
 		}
 	}
 	return nil
@@ -173,12 +173,12 @@ func isHex(c byte) bool {
 
 // parseVersion looks at the last byte of v, which is the version so far and at
 // last its CRLF.
-func (p *requestParser) parseVersion(v []byte) error {
+func (p *Parser) parseVersion(v []byte) error {
 	const form = "HTTP/0.0\r\n"
 	i := len(v) - 1
 	digit := '0' <= v[i] && v[i] <= '9'
 	if v[i] != form[i] && (form[i] != '0' || !digit) {
-		return refuse(http.StatusBadRequest, "%s instead of an HTTP version (RFC 9112, section 2.3)", quote(v))
+		return refuse(http.StatusBadRequest, "%s instead of an HTTP version (RFC 9112, section 2.3)", Quote(v))
 	}
 	switch {
 	case i == len("HTTP/0.0")-1 && v[len("HTTP/")] != '1':
@@ -190,8 +190,8 @@ func (p *requestParser) parseVersion(v []byte) error {
 }
 
 // parseFields checks each header line as it gets complete, up to the empty one.
-func (p *requestParser) parseFields(b []byte) error {
-	end := p.fields + limit(p.maxHeader, defaultMaxHeader)
+func (p *Parser) parseFields(b []byte) error {
+	end := p.fields + limit(p.MaxHeader, defaultMaxHeader)
 	b = b[:min(end, len(b))]
 	for {
 		i := bytes.IndexByte(b[p.pos:], '\n')
@@ -208,7 +208,7 @@ func (p *requestParser) parseFields(b []byte) error {
 			p.state = complete
 			return nil
 		}
-		if most := limit(p.maxHeaders, defaultMaxHeaders); p.count == most {
+		if most := limit(p.MaxHeaders, defaultMaxHeaders); p.count == most {
 			return refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d header lines (RFC 6585, section 5)", most)
 		}
 		p.count++
@@ -230,11 +230,11 @@ func checkField(line []byte) error {
 	}
 	switch {
 	case i == len(line):
-		return refuse(http.StatusBadRequest, "header line %s without a colon (RFC 9112, section 5)", quote(line))
+		return refuse(http.StatusBadRequest, "header line %s without a colon (RFC 9112, section 5)", Quote(line))
 	case line[i] != ':' && i == 0 && (line[i] == ' ' || line[i] == '\t'):
 		return refuse(http.StatusBadRequest, "folded header line, or space before one (RFC 9112, sections 2.2 and 5.2)")
 	case line[i] != ':' && (line[i] == ' ' || line[i] == '\t'):
-		return refuse(http.StatusBadRequest, "space in the name of header %s (RFC 9112, section 5.1)", quote(line[:i]))
+		return refuse(http.StatusBadRequest, "space in the name of header %s (RFC 9112, section 5.1)", Quote(line[:i]))
 	case line[i] != ':':
 		return refuse(http.StatusBadRequest, "byte %#02x in a header's name (RFC 9110, section 5.1)", line[i])
 	case i == 0:
@@ -242,7 +242,7 @@ func checkField(line []byte) error {
 	}
 	for _, c := range line[i+1:] {
 		if byteClasses[c]&valueByte == 0 {
-			return refuse(http.StatusBadRequest, "control byte %#02x in the value of header %s (RFC 9110, section 5.5)", c, quote(line[:i]))
+			return refuse(http.StatusBadRequest, "control byte %#02x in the value of header %s (RFC 9110, section 5.5)", c, Quote(line[:i]))
 		}
 	}
 	return nil
@@ -257,7 +257,7 @@ type parsedRequest struct {
 
 // request makes the *http.Request of a head whose lines were checked, with the
 // fields that http.ReadRequest would give it. The strings in it are parts of one.
-func (p *requestParser) request(b []byte) (*http.Request, error) {
+func (p *Parser) request(b []byte) (*http.Request, error) {
 	head := canonicalHead(b[p.start:], p.fields-p.start)
 	line, section := head[:p.fields-p.start], head[p.fields-p.start:]
 	r := new(parsedRequest)
@@ -278,7 +278,7 @@ func (p *requestParser) request(b []byte) (*http.Request, error) {
 		return nil, err
 	}
 	connection := r.Header["Connection"]
-	r.Close = hasListToken(connection, "close") || r.ProtoMinor == 0 && !hasListToken(connection, "keep-alive")
+	r.Close = HasToken(connection, "close") || r.ProtoMinor == 0 && !HasToken(connection, "keep-alive")
 	return &r.Request, checkFraming(&r.Request)
 }
 
@@ -314,11 +314,11 @@ func parseTarget(u *url.URL, target string) error {
 	}
 	parsed, err := url.ParseRequestURI(target)
 	if err != nil {
-		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", quote(target))
+		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", Quote(target))
 	}
 	*u = *parsed
 	if target[0] != '/' && target != "*" && (u.Host == "" || u.User != nil) {
-		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", quote(target))
+		return refuse(http.StatusBadRequest, "request target %s is neither a path nor an address (RFC 9112, section 3.2)", Quote(target))
 	}
 	return nil
 }
@@ -364,24 +364,24 @@ func setHost(r *http.Request, host string, hosts int) error {
 	case hosts == 0:
 		return refuse(http.StatusBadRequest, "no Host header (RFC 9112, section 3.2)")
 	}
-	name, port, ok := splitHost(host)
+	name, port, ok := SplitHost(host)
 	if !ok {
-		return refuse(http.StatusBadRequest, "Host %s isn't a host with or without a port (RFC 9112, section 3.2)", quote(host))
+		return refuse(http.StatusBadRequest, "Host %s isn't a host with or without a port (RFC 9112, section 3.2)", Quote(host))
 	}
 	if r.URL.Host == "" {
 		return nil
 	}
-	uname, uport, ok := splitHost(r.URL.Host)
-	standard := standardPort(r.URL.Scheme)
-	if !ok || !equalFold(name, uname) || cmp.Or(port, standard) != cmp.Or(uport, standard) {
-		return refuse(http.StatusBadRequest, "request target of %s, but Host %s (RFC 9112, section 3.2.2)", quote(r.URL.Host), quote(host))
+	uname, uport, ok := SplitHost(r.URL.Host)
+	standard := StandardPort(r.URL.Scheme)
+	if !ok || !EqualFold(name, uname) || cmp.Or(port, standard) != cmp.Or(uport, standard) {
+		return refuse(http.StatusBadRequest, "request target of %s, but Host %s (RFC 9112, section 3.2.2)", Quote(r.URL.Host), Quote(host))
 	}
 	return nil
 }
 
 // checkFraming holds the rules on the length of a body (RFC 9112, section 6).
 // A body is declared in the request's fields but never read: a request with
-// one is for net/http, or refused by checkUpgrade. Trailer stays in Header.
+// one is for net/http, or refused by who asked for it. Trailer stays in Header.
 func checkFraming(r *http.Request) error {
 	lengths, codings := r.Header["Content-Length"], r.Header["Transfer-Encoding"]
 	switch {
@@ -389,12 +389,12 @@ func checkFraming(r *http.Request) error {
 		return refuse(http.StatusBadRequest, "Content-Length and Transfer-Encoding together (RFC 9112, section 6.1)")
 	case len(codings) > 0 && r.ProtoMinor == 0:
 		return refuse(http.StatusBadRequest, "Transfer-Encoding in HTTP/1.0 (RFC 9112, section 6.1)")
-	case len(codings) == 1 && equalFold(codings[0], "chunked"):
+	case len(codings) == 1 && EqualFold(codings[0], "chunked"):
 		delete(r.Header, "Transfer-Encoding")
 		r.TransferEncoding = []string{"chunked"}
 		r.ContentLength = -1
 		for _, name := range []string{"Transfer-Encoding", "Content-Length", "Trailer"} {
-			if hasListToken(r.Header["Trailer"], name) {
+			if HasToken(r.Header["Trailer"], name) {
 				return refuse(http.StatusBadRequest, "%s behind the body (RFC 9110, section 6.5.1)", name)
 			}
 		}
@@ -405,7 +405,7 @@ func checkFraming(r *http.Request) error {
 	case len(lengths) == 1:
 		n, err := strconv.ParseUint(lengths[0], 10, 63)
 		if err != nil {
-			return refuse(http.StatusBadRequest, "Content-Length %s isn't a length (RFC 9112, section 6.3)", quote(lengths[0]))
+			return refuse(http.StatusBadRequest, "Content-Length %s isn't a length (RFC 9112, section 6.3)", Quote(lengths[0]))
 		}
 		r.ContentLength = int64(n)
 	}
@@ -418,10 +418,10 @@ func refuseCodings(values []string) error {
 	for _, v := range values {
 		for coding := range strings.SplitSeq(v, ",") {
 			coding = trim(coding)
-			if coding != "" && !equalFold(coding, "chunked") {
-				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s isn't known (RFC 9112, section 6.1)", quote(coding))
+			if coding != "" && !EqualFold(coding, "chunked") {
+				return refuse(http.StatusNotImplemented, "Transfer-Encoding %s isn't known (RFC 9112, section 6.1)", Quote(coding))
 			}
 		}
 	}
-	return refuse(http.StatusBadRequest, "Transfer-Encoding %s isn't chunked, once (RFC 9112, section 6.1)", quote(strings.Join(values, ", ")))
+	return refuse(http.StatusBadRequest, "Transfer-Encoding %s isn't chunked, once (RFC 9112, section 6.1)", Quote(strings.Join(values, ", ")))
 }

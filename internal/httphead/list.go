@@ -1,7 +1,6 @@
-package websocket
+package httphead
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -48,11 +47,15 @@ func hasOnly(s string, class uint8) bool {
 	return true
 }
 
-func isToken(s string) bool { return s != "" && hasOnly(s, tokenByte) }
+// IsToken reports whether s is a token (RFC 9110, section 5.6.2).
+func IsToken(s string) bool { return s != "" && hasOnly(s, tokenByte) }
 
-// equalFold compares without regard to the case of ASCII letters only: under
+// IsValue reports whether s may be the value of a field (RFC 9110, section 5.5).
+func IsValue(s string) bool { return hasOnly(s, valueByte) }
+
+// EqualFold compares without regard to the case of ASCII letters only: under
 // Unicode's folding U+212A (Kelvin) would be a "k", and "websoc\u212Aet" the token.
-func equalFold(a, b string) bool {
+func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}
@@ -71,9 +74,9 @@ func lower(c byte) byte {
 	return c
 }
 
-// maxListElements bounds the elements of a list that are told apart one by
+// MaxElements bounds the elements of a list that are told apart one by
 // one: with it, comparing each with each stays cheap.
-const maxListElements = 64
+const MaxElements = 64
 
 // trim takes the space off both ends of a value or an element.
 func trim(s string) string {
@@ -86,14 +89,14 @@ func trim(s string) string {
 	return s
 }
 
-// hasListToken looks for a token among the elements of a header's lines. An
+// HasToken looks for a token among the elements of a header's lines. An
 // element that only begins with it, as "websocket/13" does, isn't it.
-func hasListToken(values []string, token string) bool {
+func HasToken(values []string, token string) bool {
 	for _, v := range values {
 		for more := true; more; {
 			var element string
 			element, v, more = strings.Cut(v, ",")
-			if equalFold(trim(element), token) {
+			if EqualFold(trim(element), token) {
 				return true
 			}
 		}
@@ -156,7 +159,7 @@ func (l *lexer) tokenOrQuoted() string {
 			if pairs {
 				value = unpair(value)
 			}
-			if !isToken(value) {
+			if !IsToken(value) {
 				return ""
 			}
 			return value
@@ -177,59 +180,69 @@ func unpair(s string) string {
 	return string(b)
 }
 
-// An extension is an element of Sec-WebSocket-Extensions.
-type extension struct {
-	name   string
-	params []extensionParam
+// An Element of a list is a token with parameters (RFC 9110, section 5.6.6).
+type Element struct {
+	Name   string
+	Params []Param
 }
 
-// An extensionParam is a parameter of an extension. value is "" if none was
-// given: one that is given is a token.
-type extensionParam struct{ name, value string }
+// A Param is a parameter of an element. Value is "" if none was given: one that
+// is given is a token.
+type Param struct{ Name, Value string }
 
-// parseExtensions reads the lines of Sec-WebSocket-Extensions (RFC 6455,
-// section 9.1), in time that is linear in their length.
-func parseExtensions(values []string) ([]extension, error) {
-	return scanExtensions(values, true)
+// ParseElements reads the lines of a list of elements that are names or have
+// parameters behind them, in time that is linear in their length:
+//
+//	1#( token *( OWS ";" OWS token [ OWS "=" OWS ( token | quoted-string ) ] ) )
+//
+// A quoted string has to hold a token, and elements and parameters together may
+// be MaxElements. Where the lines are something else, ok is false and wrong the
+// line at fault. Lines without any element are lawful.
+func ParseElements(lines []string) (list []Element, wrong string, ok bool) {
+	list, _, wrong, ok = scanElements(lines, true)
+	return list, wrong, ok
 }
 
-// scanExtensions checks the lines, and keeps what they hold if asked to.
-func scanExtensions(values []string, keep bool) (list []extension, err error) {
-	count := 0
-	for _, v := range values {
-		l := lexer{v}
+// CheckElements is ParseElements without its allocations. It returns the number
+// of elements and parameters.
+func CheckElements(lines []string) (count int, wrong string, ok bool) {
+	_, count, wrong, ok = scanElements(lines, false)
+	return count, wrong, ok
+}
+
+// scanElements checks the lines, and keeps what they hold if asked to.
+func scanElements(lines []string, keep bool) (list []Element, count int, wrong string, ok bool) {
+	for _, line := range lines {
+		l := lexer{line}
 		for l.element() {
-			e := extension{name: l.token()}
+			e := Element{Name: l.token()}
 			count++
-			ok := e.name != ""
-			for ok && count <= maxListElements && !l.end() {
-				var param extensionParam
+			ok := e.Name != ""
+			for ok && count <= MaxElements && !l.end() {
+				var param Param
 				param, ok = l.param()
 				if count++; keep {
-					e.params = append(e.params, param)
+					e.Params = append(e.Params, param)
 				}
 			}
-			if !ok || count > maxListElements {
-				return nil, refuse(http.StatusBadRequest, "Sec-WebSocket-Extensions %s, not a list of at most %d extensions and parameters (RFC 6455, section 9.1)", quote(v), maxListElements)
+			if !ok || count > MaxElements {
+				return nil, 0, line, false
 			}
 			if keep {
 				list = append(list, e)
 			}
 		}
 	}
-	if len(values) > 0 && count == 0 {
-		return nil, refuse(http.StatusBadRequest, "empty Sec-WebSocket-Extensions (RFC 6455, section 9.1)")
-	}
-	return list, nil
+	return list, count, "", true
 }
 
 // param takes the semicolon and the parameter behind it.
-func (l *lexer) param() (p extensionParam, ok bool) {
+func (l *lexer) param() (p Param, ok bool) {
 	if !l.accept(';') {
 		return p, false
 	}
 	l.space()
-	if p.name = l.token(); p.name == "" {
+	if p.Name = l.token(); p.Name == "" {
 		return p, false
 	}
 	l.space()
@@ -237,25 +250,23 @@ func (l *lexer) param() (p extensionParam, ok bool) {
 		return p, true
 	}
 	l.space()
-	p.value = l.tokenOrQuoted()
-	return p, p.value != ""
+	p.Value = l.tokenOrQuoted()
+	return p, p.Value != ""
 }
 
-// appendSubprotocols reads the lines of Sec-WebSocket-Protocol, a list of
-// different tokens (RFC 6455, section 4.1, item 10).
-func appendSubprotocols(dst, values []string) ([]string, error) {
-	for _, v := range values {
-		l := lexer{v}
+// AppendTokens reads the lines of a list of at most MaxElements different
+// tokens. Where they are something else, ok is false and wrong the line at
+// fault. Lines without any token are lawful.
+func AppendTokens(dst, lines []string) (list []string, wrong string, ok bool) {
+	for _, line := range lines {
+		l := lexer{line}
 		for l.element() {
 			name := l.token()
-			if name == "" || !l.end() || len(dst) == maxListElements || slices.Contains(dst, name) {
-				return nil, refuse(http.StatusBadRequest, "Sec-WebSocket-Protocol %s, not a list of at most %d different subprotocols (RFC 6455, section 4.1)", quote(v), maxListElements)
+			if name == "" || !l.end() || len(dst) == MaxElements || slices.Contains(dst, name) {
+				return nil, line, false
 			}
 			dst = append(dst, name)
 		}
 	}
-	if len(values) > 0 && len(dst) == 0 {
-		return nil, refuse(http.StatusBadRequest, "empty Sec-WebSocket-Protocol (RFC 6455, section 4.1)")
-	}
-	return dst, nil
+	return dst, "", true
 }

@@ -1,4 +1,4 @@
-package websocket
+package httphead
 
 import (
 	"bufio"
@@ -24,27 +24,54 @@ func compareWithNetHTTP(t *testing.T, name string, sent []byte, got *http.Reques
 	if want.ContentLength == 0 && want.Body != http.NoBody {
 		t.Errorf("%s: http.ReadRequest(%q) has a body", name, head)
 	}
-	key, err := checkUpgrade(got)
-	wantKey, wantErr := checkUpgrade(want)
-	if key != wantKey || !reflect.DeepEqual(err, wantErr) {
-		t.Errorf("%s: checkUpgrade(%q) = %q, %v; with net/http's request %q, %v", name, head, key, err, wantKey, wantErr)
-	}
 	if want.ContentLength < 0 && want.Trailer != nil { // of a body that is never read
 		got.Header["Trailer"], want.Trailer = nil, nil
 		want.Header["Trailer"] = nil
 	}
 	want.Body = http.NoBody
 	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%s: parse(%q)\n got %#v\nwant %#v", name, head, got, want)
+		t.Errorf("%s: Parse(%q)\n got %#v\nwant %#v", name, head, got, want)
 	}
 	if !reflect.DeepEqual(got.URL, want.URL) {
 		t.Errorf("%s: URL of %q\n got %#v\nwant %#v", name, head, got.URL, want.URL)
 	}
 }
 
+// Requests that no upgrade is made of are read like others: what becomes of
+// them is for others to say.
+func TestOtherRequests(t *testing.T) {
+	for _, sent := range []string{
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\nTrailer: X\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+		"HEAD ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET / HTTP/1.0\r\n\r\n",
+		"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+	} {
+		r, n, err := new(Parser).Parse([]byte(sent))
+		if n != len(sent) || err != nil {
+			t.Errorf("Parse(%q) = %d, %v; want %d", sent, n, err, len(sent))
+			continue
+		}
+		compareWithNetHTTP(t, "request", []byte(sent), r, n)
+	}
+}
+
+func TestCheckTarget(t *testing.T) {
+	for target, ok := range map[string]bool{
+		"/": true, "/a%2f?b": true, "*": true, "http://a/": true,
+		"": false, "/ ": false, "/a#b": false, "/\u00eb": false, "/%": false, "/%0": false, "/%0g": false, "/%00": false,
+	} {
+		err := CheckTarget(target)
+		if e, isError := err.(*Error); (err == nil) != ok || !ok && (!isError || e.Status != 400) {
+			t.Errorf("CheckTarget(%q) = %v; want ok = %v", target, err, ok)
+		}
+	}
+}
+
 // A stream cut at any byte, or into single bytes, gives the same result.
-func TestHandshakeSplits(t *testing.T) {
-	for _, c := range loadHandshakes(t) {
+func TestSplits(t *testing.T) {
+	for _, c := range loadRequests(t) {
 		wantR, wantN, wantErr := c.parse(len(c.sent))
 		single := make([]int, len(c.sent))
 		for i := range c.sent {
@@ -58,7 +85,7 @@ func TestHandshakeSplits(t *testing.T) {
 		for _, ends := range ways {
 			r, n, err := c.parse(ends...)
 			if n != wantN || !reflect.DeepEqual(err, wantErr) || !reflect.DeepEqual(r, wantR) {
-				t.Fatalf("%s: parse(%q) cut at %d = %v, %d, %v; whole %v, %d, %v", c.name, c.sent, ends[0], r, n, err, wantR, wantN, wantErr)
+				t.Fatalf("%s: Parse(%q) cut at %d = %v, %d, %v; whole %v, %d, %v", c.name, c.sent, ends[0], r, n, err, wantR, wantN, wantErr)
 			}
 		}
 	}
@@ -68,75 +95,70 @@ func TestHandshakeSplits(t *testing.T) {
 // is looked at again before the request is complete, and nothing is allocated.
 func TestDrippingRequest(t *testing.T) {
 	head := "GET / HTTP/1.1\r\nHost: example.com\r\n" + strings.Repeat("X-A: "+strings.Repeat("b", 100)+"\r\n", 80) + upgradeFields + "\r\n\r\n"
-	var p requestParser
+	var p Parser
 	b := []byte(head)
 	allocs := testing.AllocsPerRun(1, func() {
-		p = requestParser{}
+		p = Parser{}
 		for i := range len(b) - 1 {
-			if _, n, err := p.parse(b[:i+1]); n != 0 || err != nil {
-				t.Fatalf("parse of the first %d bytes = %d, %v; want more to be asked for", i+1, n, err)
+			if _, n, err := p.Parse(b[:i+1]); n != 0 || err != nil {
+				t.Fatalf("Parse of the first %d bytes = %d, %v; want more to be asked for", i+1, n, err)
 			}
 			if p.pos != i+1 {
-				t.Fatalf("parse of the first %d bytes examined %d", i+1, p.pos)
+				t.Fatalf("Parse of the first %d bytes examined %d", i+1, p.pos)
 			}
 		}
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations while %d bytes dripped; want 0", allocs, len(b))
 	}
-	p = requestParser{}
+	p = Parser{}
 	for i := range len(b) - 1 {
 		past := bytes.Clone(b[:i+1])
 		clear(past[:p.line]) // what was taken for good
-		if _, n, err := p.parse(past); n != 0 || err != nil {
-			t.Fatalf("parse with %d bytes, the first %d wiped out = %d, %v; want them not to be read again", i+1, p.line, n, err)
+		if _, n, err := p.Parse(past); n != 0 || err != nil {
+			t.Fatalf("Parse with %d bytes, the first %d wiped out = %d, %v; want them not to be read again", i+1, p.line, n, err)
 		}
 	}
-	if _, n, err := p.parse(b); n != len(b) || err != nil {
-		t.Errorf("parse(%q) = %d, %v; want %d", b, n, err, len(b))
+	if _, n, err := p.Parse(b); n != len(b) || err != nil {
+		t.Errorf("Parse(%q) = %d, %v; want %d", b, n, err, len(b))
 	}
 }
 
 // Whatever comes: the result doesn't depend on how the bytes were cut, nothing
-// over the limits is looked at, net/http takes what we accept for the same,
-// and the answer is one that it can read.
+// over the limits is looked at, and net/http takes what we accept for the same.
 func FuzzRequest(f *testing.F) {
-	for _, c := range loadHandshakes(f) {
+	for _, c := range loadRequests(f) {
 		f.Add(c.sent, uint64(len(c.sent)), uint16(c.limits[0]), uint16(c.limits[1]), uint8(c.limits[2]))
 	}
-	f.Fuzz(func(t *testing.T, sent []byte, cuts uint64, maxLine, maxHeader uint16, maxHeaders uint8) {
-		c := handshakeCase{name: "fuzz", sent: sent, limits: [3]int{int(maxLine), int(maxHeader), int(maxHeaders)}}
+	f.Fuzz(func(t *testing.T, sent []byte, cuts uint64, MaxLine, MaxHeader uint16, MaxHeaders uint8) {
+		c := requestCase{name: "fuzz", sent: sent, limits: [3]int{int(MaxLine), int(MaxHeader), int(MaxHeaders)}}
 		p := c.parser()
-		r, n, err := p.parse(sent)
+		r, n, err := p.Parse(sent)
 		checkProgress(t, p, r, n, err)
 		if gotR, gotN, gotErr := c.parse(cutEnds(len(sent), cuts)...); gotN != n || !reflect.DeepEqual(gotR, r) || !reflect.DeepEqual(gotErr, err) {
-			t.Fatalf("parse(%q) cut by %#x = %v, %d, %v; whole %v, %d, %v", sent, cuts, gotR, gotN, gotErr, r, n, err)
-		}
-		if n == 0 && err == nil {
-			return
+			t.Fatalf("Parse(%q) cut by %#x = %v, %d, %v; whole %v, %d, %v", sent, cuts, gotR, gotN, gotErr, r, n, err)
 		}
 		if r != nil {
 			compareWithNetHTTP(t, c.name, sent, r, n)
 		}
-		checkAnswer(t, c.name, r, c.respond(r, err))
 	})
 }
 
 // checkProgress holds what a call of parse leaves behind.
-func checkProgress(t *testing.T, p *requestParser, r *http.Request, n int, err error) {
+func checkProgress(t *testing.T, p *Parser, r *http.Request, n int, err error) {
 	t.Helper()
-	line, header := limit(p.maxLine, defaultMaxLine), limit(p.maxHeader, defaultMaxHeader)
+	line, header := limit(p.MaxLine, defaultMaxLine), limit(p.MaxHeader, defaultMaxHeader)
 	if most := len("\r\n") + line + len("\r\n") + header; p.pos > most || n > most {
 		t.Errorf("parse examined %d bytes and took %d; want at most %d", p.pos, n, most)
 	}
-	if p.count > limit(p.maxHeaders, defaultMaxHeaders) {
-		t.Errorf("parse took %d header lines; want at most %d", p.count, limit(p.maxHeaders, defaultMaxHeaders))
+	if p.count > limit(p.MaxHeaders, defaultMaxHeaders) {
+		t.Errorf("parse took %d header lines; want at most %d", p.count, limit(p.MaxHeaders, defaultMaxHeaders))
 	}
 	if (r != nil) != (n > 0) || r != nil && err != nil {
 		t.Errorf("parse = %v, %d, %v; want a request, an error or neither", r, n, err)
 	}
-	if e, ok := err.(*HandshakeError); err != nil && (!ok || e.Status < 400 || e.Status > 599 || len(e.Reason) > 600) {
-		t.Errorf("parse: %#v; want a *HandshakeError of an error's status, and short", err)
+	if e, ok := err.(*Error); err != nil && (!ok || e.Status < 400 || e.Status > 599 || len(e.Reason) > 600) {
+		t.Errorf("parse: %#v; want a *Error of an error's status, and short", err)
 	}
 }
 
@@ -168,23 +190,13 @@ var browserRequest = []byte("GET /chat?room=1&user=alice HTTP/1.1\r\n" +
 	"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n")
 
 // A browser's request costs six allocations: the head as a string, the request
-// with its URL and values, and four of the map. Checks and answer cost none.
-func TestHandshakeAllocs(t *testing.T) {
-	answer := make([]byte, 0, 1024)
+// with its URL and values, and four of the map.
+func TestParseAllocs(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() {
-		var p requestParser
-		r, _, err := p.parse(browserRequest)
-		if err != nil {
+		var p Parser
+		if _, _, err := p.Parse(browserRequest); err != nil {
 			t.Fatal(err)
 		}
-		key, err := checkUpgrade(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := checkOrigin(r, false, nil); err != nil {
-			t.Fatal(err)
-		}
-		answer = appendSwitching(answer[:0], key, "", "", nil)
 	})
 	if got > 6 {
 		t.Errorf("%v allocations for %q; want at most 6", got, browserRequest)
@@ -195,8 +207,8 @@ func BenchmarkParseRequest(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(browserRequest)))
 	for b.Loop() {
-		var p requestParser
-		if _, _, err := p.parse(browserRequest); err != nil {
+		var p Parser
+		if _, _, err := p.Parse(browserRequest); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -222,44 +234,11 @@ func BenchmarkParseDrippingRequest(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(browserRequest)))
 	for b.Loop() {
-		var p requestParser
+		var p Parser
 		for i := range browserRequest {
-			if _, _, err := p.parse(browserRequest[:i+1]); err != nil {
+			if _, _, err := p.Parse(browserRequest[:i+1]); err != nil {
 				b.Fatal(err)
 			}
 		}
-	}
-}
-
-func BenchmarkCheckUpgrade(b *testing.B) {
-	var p requestParser
-	r, _, err := p.parse(browserRequest)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := checkUpgrade(r); err != nil {
-			b.Fatal(err)
-		}
-		if err := checkOrigin(r, false, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkAcceptKey(b *testing.B) {
-	b.ReportAllocs()
-	dst := make([]byte, 0, 64)
-	for b.Loop() {
-		dst = appendAcceptKey(dst[:0], "dGhlIHNhbXBsZSBub25jZQ==")
-	}
-}
-
-func BenchmarkAppendSwitching(b *testing.B) {
-	b.ReportAllocs()
-	dst := make([]byte, 0, 512)
-	for b.Loop() {
-		dst = appendSwitching(dst[:0], "dGhlIHNhbXBsZSBub25jZQ==", "chat", "permessage-deflate; server_no_context_takeover", nil)
 	}
 }
