@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rawws/websocket/internal/utf8x"
 )
 
 // A reader is the receiving half of a connection. It is a pull parser: what it
@@ -28,14 +30,14 @@ type reader struct {
 	controls  uint32 // pings and pongs in the second from controlAt on
 	controlAt uint32 // in milliseconds, monotonic
 
-	key        [4]byte       // of the frame under way
-	pos        uint8         // in the key
-	fin        bool          // it is the message's last
-	opcode     opcode        // of the message under way
-	empties    uint8         // frames of it in a row without a byte
-	started    bool          // a data frame was read whose message isn't handed over yet
-	compressed bool          // RSV1 was set on its first frame
-	utf8       utf8Validator // of a text message
+	key        [4]byte         // of the frame under way
+	pos        uint8           // in the key
+	fin        bool            // it is the message's last
+	opcode     opcode          // of the message under way
+	empties    uint8           // frames of it in a row without a byte
+	started    bool            // a data frame was read whose message isn't handed over yet
+	compressed bool            // RSV1 was set on its first frame
+	utf8       utf8x.Validator // of a text message
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. The
@@ -141,8 +143,8 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 	p = b[head : head+n : head+n]
 	mask(p, key, 0)
 	if t = MessageType(b[0] - bitFIN); t == TextMessage {
-		var v utf8Validator
-		if !v.write(p) || !v.complete() {
+		var v utf8x.Validator
+		if !v.Write(p) || !v.Complete() {
 			mask(p, key, 0)
 			return 0, nil, false
 		}
@@ -240,7 +242,7 @@ func (c *Conn) startFrame(h header) error {
 	c.spoke()
 	if h.opcode != opContinuation {
 		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
-		r.utf8 = utf8Validator{}
+		r.utf8 = utf8x.Validator{}
 		r.fragments, r.empties, r.size = 0, 0, 0
 	}
 	r.fragments++
@@ -342,7 +344,7 @@ func (c *Conn) checkPayload(p []byte) error {
 	r := &c.read
 	r.pos = uint8(mask(p, r.key, int(r.pos)))
 	var err error
-	if r.opcode == opText && !r.compressed && !r.utf8.write(p) {
+	if r.opcode == opText && !r.compressed && !r.utf8.Write(p) {
 		err = errNotUTF8
 	}
 	if c.trace != nil && len(p) > 0 {
@@ -358,7 +360,7 @@ func (c *Conn) endMessage() error {
 	if r.compressed {
 		return nil // what counts is what it inflates to
 	}
-	if r.opcode == opText && !r.utf8.complete() {
+	if r.opcode == opText && !r.utf8.Complete() {
 		return errNotUTF8
 	}
 	c.received(r.size)

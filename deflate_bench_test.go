@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rawws/websocket/internal/utf8x"
 )
 
 // The baselines do what servers commonly do with compress/flate: writers and
@@ -130,9 +132,9 @@ func BenchmarkInflate(b *testing.B) {
 				b.SetBytes(int64(len(message)))
 				b.ReportAllocs()
 				dst := make([]byte, 0, len(message))
-				var text utf8Validator
+				var text utf8x.Validator
 				for b.Loop() {
-					text = utf8Validator{}
+					text = utf8x.Validator{}
 					out, err := inflation{payload: payload, limit: 1 << 20, text: &text, window: window}.appendTo(dst[:0])
 					if err != nil {
 						b.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/rawws/websocket/internal/httphead"
+	"github.com/rawws/websocket/internal/utf8x"
 )
 
 // A deflateVector is a paragraph of testdata/deflate.txt.
@@ -438,11 +439,11 @@ func TestDeflateAllocs(t *testing.T) {
 	dst, back := make([]byte, 0, 2048), make([]byte, 0, 2048)
 	window := deflateParams{clientTakeover: true, clientBits: 15}.newWindow()
 	window.add(make([]byte, 32<<10))
-	var text utf8Validator
+	var text utf8x.Validator
 	for name, f := range map[string]func(){
 		"compress": func() { dst, _ = c.compress(dst[:0], message, p) },
 		"inflate": func() {
-			text = utf8Validator{}
+			text = utf8x.Validator{}
 			back, _ = inflation{payload: payload, limit: 1 << 20, text: &text}.appendTo(back[:0])
 		},
 		"inflate with takeover": func() {

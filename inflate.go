@@ -7,13 +7,15 @@ import (
 	"io"
 	"runtime"
 	"sync"
+
+	"github.com/rawws/websocket/internal/utf8x"
 )
 
 // An inflation is what it takes to inflate one message.
 type inflation struct {
 	payload []byte           // all of it, over all frames
 	limit   int              // in inflated bytes; negative for none
-	text    *utf8Validator   // of a text message, else nil
+	text    *utf8x.Validator // of a text message, else nil
 	window  *inflationWindow // of the connection, else nil
 }
 
@@ -130,7 +132,7 @@ func (in *inflater) read(b []byte) (int, error) {
 		return 0, errInflatedTooBig(in.limit)
 	}
 	in.n += n
-	if in.text != nil && (!in.text.write(b[:n]) || err == io.EOF && !in.text.complete()) {
+	if in.text != nil && (!in.text.Write(b[:n]) || err == io.EOF && !in.text.Complete()) {
 		return 0, errInflatedText()
 	}
 	if in.window != nil {

@@ -11,19 +11,21 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/rawws/websocket/internal/utf8x"
 )
 
 // An inflateWay is one of the ways to get at a message.
 type inflateWay struct {
 	name string
-	get  func(payload []byte, limit int, text *utf8Validator, w *inflationWindow) ([]byte, error)
+	get  func(payload []byte, limit int, text *utf8x.Validator, w *inflationWindow) ([]byte, error)
 }
 
 var inflateWays = []inflateWay{
-	{"alone", func(p []byte, limit int, text *utf8Validator, w *inflationWindow) ([]byte, error) {
+	{"alone", func(p []byte, limit int, text *utf8x.Validator, w *inflationWindow) ([]byte, error) {
 		return inflation{p, limit, text, w}.appendTo(nil)
 	}},
-	{"behind other bytes", func(p []byte, limit int, text *utf8Validator, w *inflationWindow) ([]byte, error) {
+	{"behind other bytes", func(p []byte, limit int, text *utf8x.Validator, w *inflationWindow) ([]byte, error) {
 		out, err := inflation{p, limit, text, w}.appendTo(append(make([]byte, 0, 10), "before"...))
 		if !bytes.HasPrefix(out, []byte("before")) {
 			return out, fmt.Errorf("what was there before is gone: %q", out)
@@ -62,7 +64,7 @@ func TestInflateVectors(t *testing.T) {
 			window := deflateParams{clientTakeover: true, clientBits: 15}.newWindow()
 			for i, payload := range v.payloads {
 				what := fmt.Sprintf("line %d (%s): % x, %s", v.line, v.rule, payload, way.name)
-				out, err := way.get(payload, 1000, new(utf8Validator), window)
+				out, err := way.get(payload, 1000, new(utf8x.Validator), window)
 				if code, e := strconv.Atoi(v.gives[i]); e == nil {
 					checkRefused(t, what, out, err, CloseCode(code))
 					continue

@@ -189,7 +189,7 @@ func (t *connTrace) payloadRead(r *reader, p []byte, err error) {
 	t.payload = append(t.payload, p[:min(len(p), max(t.maxPayload()-len(t.payload), 0))]...)
 	t.seen += uint64(len(p))
 	whole := t.seen == t.h.length
-	if err == nil && whole && t.h.fin && r.opcode == opText && !r.compressed && !r.utf8.complete() {
+	if err == nil && whole && t.h.fin && r.opcode == opText && !r.compressed && !r.utf8.Complete() {
 		err = errNotUTF8 // which endMessage will find
 	}
 	if whole || err != nil {

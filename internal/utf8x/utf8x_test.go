@@ -1,4 +1,4 @@
-package websocket
+package utf8x
 
 import (
 	"bytes"
@@ -38,27 +38,27 @@ func checkUTF8(t *testing.T, p []byte, sizes []byte) {
 	if whole != utf8.Valid(p) {
 		t.Fatalf("the reference says %v of % x, utf8.Valid %v", whole, p, !whole)
 	}
-	var v utf8Validator
+	var v Validator
 	for start, i := 0, 0; start < len(p); i++ {
 		n := len(p) - start
 		if len(sizes) > 0 && sizes[i%len(sizes)] != 0 {
 			n = min(n, int(sizes[i%len(sizes)]))
 		}
-		got, want := v.write(p[start:start+n]), start+n <= wrong
+		got, want := v.Write(p[start:start+n]), start+n <= wrong
 		if got != want {
-			t.Fatalf("% x: write(bytes %d to %d) = %v, want %v (first wrong byte: %d)",
+			t.Fatalf("% x: Write(bytes %d to %d) = %v, want %v (first wrong byte: %d)",
 				p, start, start+n, got, want, wrong)
 		}
 		start += n
 	}
-	if got := v.complete(); got != whole {
-		t.Fatalf("% x in pieces of % d: complete() = %v, want %v", p, sizes, got, whole)
+	if got := v.Complete(); got != whole {
+		t.Fatalf("% x in pieces of % d: Complete() = %v, want %v", p, sizes, got, whole)
 	}
 }
 
 // Every rune's end and every table row's border, each refused at the byte
 // named.
-var utf8Cases = []struct {
+var cases = []struct {
 	text  string
 	wrong int // index of the first wrong byte, -1 if there is none
 	whole bool
@@ -103,33 +103,33 @@ var utf8Cases = []struct {
 	{"κόσμε\xed\xa0\x80edited", 11, false},
 }
 
-func TestUTF8Cases(t *testing.T) {
-	for _, c := range utf8Cases {
+func TestCases(t *testing.T) {
+	for _, c := range cases {
 		want := c.wrong
 		if want < 0 {
 			want = len(c.text)
 		}
-		var v utf8Validator
+		var v Validator
 		got := 0
-		for got < len(c.text) && v.write([]byte{c.text[got]}) {
+		for got < len(c.text) && v.Write([]byte{c.text[got]}) {
 			got++
 		}
-		if got != want || v.complete() != c.whole {
+		if got != want || v.Complete() != c.whole {
 			t.Errorf("% x: first wrong byte %d, complete %v; want %d, %v",
-				c.text, got, v.complete(), want, c.whole)
+				c.text, got, v.Complete(), want, c.whole)
 		}
 	}
 }
 
-// utf8Borders are the bytes beside which the grammar changes its mind.
-var utf8Borders = []byte{0, 0x41, 0x7f, 0x80, 0x81, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
+// borders are the bytes beside which the grammar changes its mind.
+var borders = []byte{0, 0x41, 0x7f, 0x80, 0x81, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
 	0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xf7, 0xf8, 0xff}
 
-func TestUTF8Sequences(t *testing.T) {
-	for _, a := range utf8Borders {
-		for _, b := range utf8Borders {
-			for _, c := range utf8Borders {
-				for _, d := range utf8Borders {
+func TestSequences(t *testing.T) {
+	for _, a := range borders {
+		for _, b := range borders {
+			for _, c := range borders {
+				for _, d := range borders {
 					p := []byte{a, b, c, d}
 					checkUTF8(t, p, nil)
 					checkUTF8(t, p, []byte{1})
@@ -141,13 +141,13 @@ func TestUTF8Sequences(t *testing.T) {
 
 // One wrong byte in a long run of an alphabet, at every place: a run is checked
 // many bytes at a time, and none of them may hide it.
-func TestUTF8Damage(t *testing.T) {
-	for _, text := range utf8Texts {
+func TestDamage(t *testing.T) {
+	for _, text := range texts {
 		whole := []byte(strings.Repeat(text.text, 300/len(text.text)+1))
 		checkUTF8(t, whole, nil)
 		p := bytes.Clone(whole)
 		for i := range p {
-			for _, b := range utf8Borders {
+			for _, b := range borders {
 				p[i] = b
 				checkUTF8(t, p, nil)
 			}
@@ -159,18 +159,18 @@ func TestUTF8Damage(t *testing.T) {
 }
 
 // Once wrong, a validator stays so, whatever follows.
-func TestUTF8Sticky(t *testing.T) {
-	var v utf8Validator
-	v.write([]byte("\xff"))
+func TestSticky(t *testing.T) {
+	var v Validator
+	v.Write([]byte("\xff"))
 	for _, text := range []string{"", "a", strings.Repeat("a", 1000), "\x80"} {
-		if v.write([]byte(text)) || v.complete() {
-			t.Errorf("after ff, write(%q) = true, want false", text)
+		if v.Write([]byte(text)) || v.Complete() {
+			t.Errorf("after ff, Write(%q) = true, want false", text)
 		}
 	}
 }
 
-func FuzzUTF8(f *testing.F) {
-	for _, c := range utf8Cases {
+func FuzzValidator(f *testing.F) {
+	for _, c := range cases {
 		f.Add([]byte(c.text), []byte{1})
 	}
 	f.Fuzz(func(t *testing.T, p, sizes []byte) {
@@ -180,7 +180,7 @@ func FuzzUTF8(f *testing.F) {
 	})
 }
 
-var utf8Texts = []struct{ name, text string }{
+var texts = []struct{ name, text string }{
 	{"ascii", "The quick brown fox jumps over the lazy dog; 0123456789 {\"json\": true}. "},
 	{"english", "It’s a truth universally acknowledged, that a single man in possession of a good fortune, must be in want of a wife. “My dear Mr. Bennet,” said his lady. "},
 	{"latin", "Dès Noël, où un zéphyr haï me vêt de glaçons würmiens, je dîne d'exquis rôtis de bœuf au kir, à l'aÿ d'âge mûr, etc. "},
@@ -192,15 +192,15 @@ var utf8Texts = []struct{ name, text string }{
 	{"mixed", "Hello, мир! 你好，世界 😀 naïve café — 日本語テキスト and {\"ключ\": \"значение\"} 👍 ok. "},
 }
 
-func BenchmarkUTF8(b *testing.B) {
-	for _, text := range utf8Texts {
+func BenchmarkValidator(b *testing.B) {
+	for _, text := range texts {
 		for _, size := range []int{16, 125, 1 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("%s/%d", text.name, size), func(b *testing.B) {
 				p := []byte(strings.Repeat(text.text, size/len(text.text)+1))[:size]
 				b.SetBytes(int64(size))
 				for b.Loop() {
-					var v utf8Validator
-					if !v.write(p) {
+					var v Validator
+					if !v.Write(p) {
 						b.Fatal("refused")
 					}
 				}
