@@ -124,13 +124,24 @@ func (c *Conn) clientOf() *client {
 func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	c := &Conn{nc: nc, reg: reg, trace: t}
 	if rawCapable {
-		// A *tls.Conn has no SyscallConn: its bytes come out of the TLS layer.
-		if sc, ok := nc.(syscall.Conn); ok {
-			c.raw, _ = sc.SyscallConn()
-		}
+		c.raw = descriptorOf(nc)
 	}
 	t.state(stateOpen)
 	return c
+}
+
+// descriptorOf returns the socket of the two types whose bytes are the stream's.
+// The type has to be exactly one of them: a connection that embeds a
+// *net.TCPConn has its SyscallConn too, and Read and Write of its own, which
+// count, limit or decrypt what the descriptor would give as it came.
+func descriptorOf(nc net.Conn) (raw syscall.RawConn) {
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		raw, _ = nc.SyscallConn()
+	case *net.UnixConn:
+		raw, _ = nc.SyscallConn()
+	}
+	return raw
 }
 
 func (c *Conn) connState() connState { return connState(c.state.Load()) }
