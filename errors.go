@@ -149,3 +149,35 @@ func (e *EndError) Error() string {
 
 // Unwrap returns the cause.
 func (e *EndError) Unwrap() error { return e.Err }
+
+// closeCode is what a browser's onclose would call the end: the code of the
+// close frame that began it, or 1006.
+func (e *EndError) closeCode() CloseCode {
+	if e.By == SidePeer && e.Received != 0 {
+		return e.Received
+	}
+	if e.Sent != 0 {
+		return e.Sent
+	}
+	return CloseAbnormal
+}
+
+// CloseStatus returns the close code that err stands for, 0 for none, as for a
+// refused upgrade or a deadline that passed. Of the end of a connection it is
+// what a browser's onclose would call it: the code of the close frame that
+// began the end, CloseNoStatus (1005) when that was the peer's and had none,
+// CloseAbnormal (1006) when none was sent or received.
+func CloseStatus(err error) CloseCode {
+	var end *EndError
+	var peer *CloseError
+	var broken *ProtocolError
+	switch {
+	case errors.As(err, &end):
+		return end.closeCode()
+	case errors.As(err, &peer):
+		return peer.Code
+	case errors.As(err, &broken):
+		return broken.Code
+	}
+	return 0
+}

@@ -61,18 +61,6 @@ func (t *totals) closed(e *EndError) {
 	t.closes[e.By][class].Add(1)
 }
 
-// closeCode is what a browser's onclose would call the end: the code of the
-// close frame that began it, or 1006.
-func (e *EndError) closeCode() CloseCode {
-	if e.By == SidePeer && e.Received != 0 {
-		return e.Received
-	}
-	if e.Sent != 0 {
-		return e.Sent
-	}
-	return CloseAbnormal
-}
-
 func classCode(class int) CloseCode {
 	if class >= 16 {
 		return CloseCode(1000 * (class - 13))
