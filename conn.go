@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"iter"
@@ -48,7 +49,7 @@ const (
 // the reader it returns, Messages. (Calls from several are queued, but which
 // message goes to which is then chance.) Any number of goroutines may call
 // everything else at the same time, WriteMessage, Ping, Send, Flush, Close,
-// CloseNow and the deadlines among them; frames are never interleaved. The
+// CloseNow, SetMaxMessageSize and the deadlines among them; frames are never interleaved. The
 // connection answers pings and closing handshakes while something reads;
 // under Events something always does.
 type Conn struct {
@@ -70,6 +71,7 @@ type Conn struct {
 
 	queue atomic.Pointer[sendQueue]
 	heard atomic.Int64  // the registry's time of the last byte received
+	limit atomic.Uint64 // of a message that comes in
 	state atomic.Uint32 // a connState, written under mu
 
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
@@ -123,6 +125,7 @@ func (c *Conn) clientOf() *client {
 
 func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	c := &Conn{nc: nc, reg: reg, trace: t}
+	c.SetMaxMessageSize(0)
 	if rawCapable {
 		c.raw = descriptorOf(nc)
 	}
@@ -199,6 +202,19 @@ func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 // NetConn returns the connection underneath, to set its options. Reading,
 // writing or closing it breaks the framing; CloseNow is the way to cut it.
 func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// SetMaxMessageSize limits the messages that come in from here on, in bytes,
+// after inflating: a client that has logged in may send larger ones. It is
+// MaxMessageSize of the Upgrader for this connection: 0 stands for that, a
+// negative number for no limit. A message under way is held against it from its
+// next frame on.
+func (c *Conn) SetMaxMessageSize(n int64) {
+	u := Upgrader{MaxMessageSize: cmp.Or(n, c.reg.u.MaxMessageSize)}
+	c.limit.Store(u.maxMessageSize())
+}
+
+// maxMessageSize returns what SetMaxMessageSize has set.
+func (c *Conn) maxMessageSize() uint64 { return c.limit.Load() }
 
 // SetDeadline sets the read and the write deadline.
 func (c *Conn) SetDeadline(t time.Time) error {

@@ -57,7 +57,7 @@ func (c *Conn) borrowInflated() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := getBuffer(inflatedGuess(len(p), c.reg.u.maxMessageSize()))
+	b := getBuffer(inflatedGuess(len(p), c.maxMessageSize()))
 	out, err := c.inflate(b.b[:0], p)
 	if err != nil || cap(out) != cap(b.b) { // it has outgrown the buffer
 		putBuffer(b)
@@ -99,7 +99,7 @@ func (c *Conn) gather() ([]byte, error) {
 // inflate appends the message whose payload is p to dst.
 func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
 	r := &c.read
-	m := inflation{payload: p, limit: int(c.reg.u.maxMessageSize()), window: c.deflate.window}
+	m := inflation{payload: p, limit: int(c.maxMessageSize()), window: c.deflate.window}
 	if r.opcode == opText {
 		m.text = &r.utf8
 	}

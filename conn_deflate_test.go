@@ -349,3 +349,22 @@ func TestNextWriterDeflatedDeadline(t *testing.T) {
 		t.Error("Close of a message that wasn't sent: nil, want an error")
 	}
 }
+
+func TestSetMaxMessageSizeInflated(t *testing.T) {
+	u := &Upgrader{MaxMessageSize: 10, Compression: new(Compression)}
+	c, p := connectDeflate(t, u, pipePair, "permessage-deflate")
+	message := clientCompressed(opText, bytes.Repeat([]byte("x"), 5000))
+	c.SetMaxMessageSize(5000)
+	go p.nc.Write(message)
+	if _, m, err := c.ReadMessage(); len(m) != 5000 || err != nil {
+		t.Errorf("ReadMessage = %d bytes, %v; want 5000", len(m), err)
+	}
+	c.SetMaxMessageSize(4999)
+	go func() {
+		p.nc.Write(message)
+		p.nc.Close()
+	}()
+	if _, _, err := c.ReadMessage(); !errors.Is(err, ErrMessageTooBig) {
+		t.Errorf("ReadMessage: %v; want %v", err, ErrMessageTooBig)
+	}
+}

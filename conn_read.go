@@ -136,7 +136,7 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 			return 0, nil, false
 		}
 	}
-	if b[1] == bitMASK|127 || head+n > len(b) || uint64(n) > c.reg.u.maxMessageSize() {
+	if b[1] == bitMASK|127 || head+n > len(b) || uint64(n) > c.maxMessageSize() {
 		return 0, nil, false
 	}
 	key := [4]byte(b[head-4:])
@@ -256,12 +256,12 @@ func (c *Conn) startFrame(h header) error {
 		return &ProtocolError{ClosePolicyViolation, "too many empty fragments in a row", ""}
 	}
 	// Neither side of the comparison can overflow: both are below 2^63.
-	limit := c.reg.u.maxMessageSize()
+	limit := c.maxMessageSize()
 	if r.compressed {
 		limit = compressedLimit(limit)
 	}
 	if r.size += h.length; r.size > limit {
-		return tooBig(c.reg.u.maxMessageSize())
+		return tooBig(c.maxMessageSize())
 	}
 	if h.length == 0 && c.trace != nil {
 		c.trace.payloadRead(r, nil, nil)
@@ -387,7 +387,7 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 		return b
 	}
 	var next *buffer
-	size, limit := len(b)+n, c.reg.u.maxMessageSize()
+	size, limit := len(b)+n, c.maxMessageSize()
 	if uint64(1)<<bitLen(size-1) > limit+beyondLimit {
 		next = &buffer{b: make([]byte, max(uint64(size), limit))} // compressed, it may be a bit larger
 	} else {

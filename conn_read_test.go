@@ -485,3 +485,40 @@ func TestWholeMessagesAreNoted(t *testing.T) {
 		p.want(opText, "noted")
 	}
 }
+
+// A limit that is set later holds for what comes then, in every form of a
+// message, and in both ways of reading.
+func TestSetMaxMessageSize(t *testing.T) {
+	const first = 1000
+	over := map[string]func() []byte{
+		"whole": func() []byte { return textFrame(strings.Repeat("x", first+1)) },
+		"fragments": func() []byte {
+			return append(clientFrame(opText, false, strings.Repeat("x", first)), clientFrame(opContinuation, true, "x")...)
+		},
+		"its header": func() []byte { return textFrame(strings.Repeat("x", first+1))[:8] },
+	}
+	for name, frames := range over {
+		for _, n := range []int64{0, first, first + 1, -1} {
+			c, p := connect(t, &Upgrader{MaxMessageSize: first}, pipePair)
+			go p.nc.Write(textFrame(strings.Repeat("x", first)))
+			if _, _, err := c.ReadMessage(); err != nil {
+				t.Fatal(err)
+			}
+			c.SetMaxMessageSize(n)
+			go func() {
+				p.nc.Write(frames())
+				p.nc.Close()
+			}()
+			_, m, err := c.ReadMessage()
+			tooBig := errors.Is(err, ErrMessageTooBig)
+			switch {
+			case n == 0 || n == first:
+				if !tooBig {
+					t.Errorf("%s, limit %d: %d bytes, %v; want %v", name, n, len(m), err, ErrMessageTooBig)
+				}
+			case name == "its header" && (tooBig || err == nil), name != "its header" && (len(m) != first+1 || err != nil):
+				t.Errorf("%s, limit %d: %d bytes, %v; want them", name, n, len(m), err)
+			}
+		}
+	}
+}

@@ -36,13 +36,13 @@
 // # Concurrency
 //
 // One goroutine at a time reads from a Conn: ReadMessage, AppendMessage,
-// NextReader with the reader it returned, and Messages. Under Events the
+// ReadJSON, NextReader with the reader it returned, and Messages. Under Events the
 // library is that reader, and they are not called.
 //
 // Any number of goroutines may call the rest at any time: WriteMessage,
-// WritePrepared, Send, NextWriter, Flush, Ping, Close, CloseNow, SetDeadline,
-// SetReadDeadline, SetWriteDeadline, Context, RTT, Subprotocol, LocalAddr,
-// RemoteAddr, NetConn. Frames are never interleaved. The writer that
+// WriteJSON, WritePrepared, Send, NextWriter, Flush, Ping, Close, CloseNow, SetDeadline,
+// SetReadDeadline, SetWriteDeadline, SetMaxMessageSize, Context, RTT,
+// Subprotocol, LocalAddr, RemoteAddr, NetConn. Frames are never interleaved. The writer that
 // NextWriter returned is used by one goroutine; other messages wait for its
 // Close, control frames don't. Conn.Data isn't guarded: set it in OnOpen.
 //

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket"
+	"github.com/rawws/websocket/websockettest"
 )
 
 // The server that the other examples vary.
@@ -549,4 +550,135 @@ func ExampleForwardedIP() {
 	s := &websocket.Server{Handler: websocket.Events{}, MaxConnsPerIP: 20, ClientIP: clientIP}
 	_ = s
 	// Output: 203.0.113.9
+}
+
+// Documents in, documents out; a wrong one is answered, not punished.
+func ExampleConn_ReadJSON() {
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		for {
+			var order struct{ Item string }
+			err := c.ReadJSON(&order)
+			if errors.Is(err, websocket.ErrJSON) {
+				c.WriteJSON(map[string]string{"error": err.Error()})
+				continue
+			}
+			if err != nil {
+				return // the connection has ended
+			}
+			c.WriteJSON(map[string]string{"bring": order.Item})
+		}
+	})}
+	defer s.Close()
+
+	c := websockettest.Dial(nil, websockettest.Serve(nil, s), "/")
+	for _, text := range []string{`{"item": "tea"}`, `{"item": 1}`} {
+		c.SendText(text)
+		_, answer := c.Read()
+		fmt.Println(string(answer))
+	}
+	c.Close(1000)
+	// Output:
+	// {"bring":"tea"}
+	// {"error":"websocket: JSON: json: cannot unmarshal number into Go struct field .Item of type string"}
+}
+
+func ExampleConn_WriteJSON() {
+	s := &websocket.Server{Handler: websocket.Events{OnOpen: func(c *websocket.Conn, r *http.Request) {
+		c.WriteJSON(struct {
+			Path string `json:"path"`
+		}{r.URL.Path})
+	}}}
+	defer s.Close()
+
+	c := websockettest.Dial(nil, websockettest.Serve(nil, s), "/room")
+	c.WantText(`{"path":"/room"}`)
+	c.Close(1000)
+	// Output:
+}
+
+// A tunnel to a TCP service, as for a database's or a terminal's protocol.
+func ExampleStream() {
+	service, err := net.Listen("tcp", "127.0.0.1:0") // here one that echoes
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer service.Close()
+	go func() {
+		nc, err := service.Accept()
+		if err == nil {
+			io.Copy(nc, nc)
+			nc.Close()
+		}
+	}()
+
+	s := &websocket.Server{Handler: websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		up, err := net.Dial("tcp", service.Addr().String())
+		if err != nil {
+			c.Close(websocket.CloseBadGateway, "")
+			return
+		}
+		defer up.Close()
+		down := websocket.Stream(c, websocket.BinaryMessage)
+		go func() {
+			io.Copy(down, up)
+			down.Close()
+		}()
+		io.Copy(up, down)
+	})}
+	defer s.Close()
+
+	c := websockettest.Dial(nil, websockettest.Serve(nil, s), "/")
+	c.SendBinary([]byte("any bytes"))
+	c.WantBinary([]byte("any bytes"))
+	c.Close(1000)
+	// Output:
+}
+
+// What an ended connection is worth a line for.
+func ExampleCloseStatus() {
+	ended := make(chan struct{})
+	s := &websocket.Server{Handler: websocket.Events{OnClose: func(c *websocket.Conn, err error) {
+		switch code := websocket.CloseStatus(err); code {
+		case websocket.CloseNormal, websocket.CloseGoingAway, websocket.CloseNoStatus:
+		default:
+			fmt.Println("ended with", code)
+		}
+		ended <- struct{}{}
+	}}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	websockettest.Dial(nil, ln, "/").Close(1000)
+	<-ended
+	websockettest.Dial(nil, ln, "/").Cut()
+	<-ended
+	// Output: ended with 1006
+}
+
+// Little until the client has said who it is, and more from then on.
+func ExampleConn_SetMaxMessageSize() {
+	s := &websocket.Server{
+		Upgrader: websocket.Upgrader{MaxMessageSize: 64},
+		Handler: websocket.Events{OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+			if c.Data == nil {
+				c.Data = string(data) // a real one checks a token
+				c.SetMaxMessageSize(1 << 20)
+			}
+			c.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "%v sent %d bytes", c.Data, len(data)))
+		}},
+	}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/")
+	c.SendText("jane")
+	c.WantText("jane sent 4 bytes")
+	c.SendBinary(make([]byte, 10_000))
+	c.WantText("jane sent 10000 bytes")
+	c.Close(1000)
+
+	c = websockettest.Dial(nil, ln, "/")
+	c.SendBinary(make([]byte, 10_000))
+	fmt.Println(c.WantClose(1009))
+	// Output: message over the limit of 64 bytes
 }
