@@ -21,7 +21,7 @@ func main() {
 	flag.BoolVar(&cfg.Deflate, "deflate", false, "permessage-deflate")
 	flag.BoolVar(&cfg.Validate, "validate", false, "check text for UTF-8")
 	flag.IntVar(&cfg.MaxMessage, "max-message", 0, "largest message in bytes, 0 is 4 MiB")
-	flag.IntVar(&cfg.RawMessage, "raw-message", 0, "rawtcp: bytes of a message, 0 answers whatever was read")
+	flag.IntVar(&cfg.RawMessage, "raw-message", 0, "rawtcp, epoll, gnet: bytes of a message, 0 answers whatever was read")
 	flag.BoolVar(&cfg.ReusePort, "reuseport", false, "share the port with other processes")
 	flag.Parse()
 
@@ -33,6 +33,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	log.Printf("%s listens on %s", cfg.Server, ln.Addr())
-	log.Fatal(echo.Serve(ln, cfg))
+	addr := ln.Addr()
+	failed := echo.Go(ln, cfg)
+	log.Printf("%s listens on %s", cfg.Server, addr)
+	log.Fatal(<-failed)
 }

@@ -33,26 +33,30 @@ type options struct {
 	deflate   bool
 	servers   []contender
 	md        string
-	most      map[string]float64 // KiB of RSS that a server's connection may cost
+	most      limits // of a server's connection, after a collection
+	mostLeft  limits // as the process leaves it
 }
 
 // A contender is a server in one of its shapes.
 type contender struct {
 	name string
+	raw  bool
 	echo.Config
 }
 
 func main() {
 	child.Main()
 	o := &options{}
-	servers := flag.String("servers", "gorilla,coder,gobwas,gws,ours", "the servers to run")
+	servers := flag.String("servers", "epoll-ws,gnet,gorilla,coder,gobwas,gws,nbio,ours-blocking,ours", "the servers to run")
 	clientCPU := flag.Int("client-cpu", 1, "CPU of the client")
 	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
 	flag.IntVar(&o.conns, "conns", 15000, "connections")
 	flag.IntVar(&o.wakes, "wakes", 3, "how often all are woken at once; the medians are printed")
 	flag.DurationVar(&o.wait, "wait", 12*time.Second, "how long the connections are quiet, each time")
 	flag.BoolVar(&o.deflate, "deflate", false, "measure what compression that was used leaves behind")
-	flag.Func("most", "fail if a connection costs more: SERVER=KIB, may be repeated", o.parseMost)
+	o.most, o.mostLeft = limits{}, limits{}
+	flag.Func("most", "fail if a connection costs more after a collection: SERVER=KIB, may be repeated", o.most.parse)
+	flag.Func("most-left", "the same for the memory as the process leaves it", o.mostLeft.parse)
 	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
 	flag.Parse()
 	err := child.Pin(*clientCPU)
@@ -71,6 +75,9 @@ func main() {
 	}
 }
 
+// zipped is the suffix of a server whose clients compress.
+const zipped = "-deflate"
+
 func contenders(names string, deflate bool) ([]contender, error) {
 	var all []contender
 	for name := range strings.SplitSeq(names, ",") {
@@ -78,10 +85,10 @@ func contenders(names string, deflate bool) ([]contender, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := contender{name, echo.Config{Server: name, RawMessage: load.FrameSize(len(payload))}}
+		c := contender{name, s.Raw, echo.Config{Server: name, RawMessage: load.FrameSize(len(payload))}}
 		all = append(all, c)
 		if deflate && s.Deflates {
-			c.name, c.Deflate = name+"-deflate", true
+			c.name, c.Deflate = name+zipped, true
 			all = append(all, c)
 		}
 	}
@@ -106,40 +113,43 @@ func run(o *options) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		fmt.Fprintf(os.Stderr, "%s: %s per connection\n", s.name, report.Bytes(r.per(r.tidy.rss)))
+		fmt.Fprintf(os.Stderr, "%s: %s per connection as the process leaves it, %s after a collection\n",
+			s.name, report.Bytes(r.per(r.asIs)), report.Bytes(r.per(r.tidy.rss)))
 		all = append(all, r)
 	}
-	return errors.Join(o.print(all), o.check(all))
+	return errors.Join(o.print(all),
+		o.most.check(all, "after a collection", func(r *result) float64 { return r.per(r.tidy.rss) }),
+		o.mostLeft.check(all, "as the process leaves it", func(r *result) float64 { return r.per(r.asIs) }))
 }
 
-func (o *options) parseMost(s string) error {
+// limits are KiB of RSS for each connection, by server.
+type limits map[string]float64
+
+func (l limits) parse(s string) error {
 	name, kib, _ := strings.Cut(s, "=")
 	most, err := strconv.ParseFloat(kib, 64)
 	if err != nil {
 		return fmt.Errorf("%q isn't SERVER=KIB", s)
 	}
-	if o.most == nil {
-		o.most = make(map[string]float64)
-	}
-	o.most[name] = most
+	l[name] = most
 	return nil
 }
 
-// check compares with what -most allows. A server that wasn't run is a mistake.
-func (o *options) check(all []*result) error {
+// check compares with what is allowed. A server that wasn't run is a mistake.
+func (l limits) check(all []*result, what string, bytes func(*result) float64) error {
 	checked := 0
 	for _, r := range all {
-		most, ok := o.most[r.name]
+		most, ok := l[r.name]
 		if !ok {
 			continue
 		}
 		checked++
-		if got := float64(r.per(r.tidy.rss)) / 1024; got > most {
-			return fmt.Errorf("%s: a connection costs %.2f KiB, want at most %.2f", r.name, got, most)
+		if got := bytes(r) / 1024; got > most {
+			return fmt.Errorf("%s: a connection costs %.2f KiB %s, want at most %.2f", r.name, got, what, most)
 		}
 	}
-	if checked < len(o.most) {
-		return fmt.Errorf("%d servers have a limit and %d of them were run", len(o.most), checked)
+	if checked < len(l) {
+		return fmt.Errorf("%d servers have a limit and %d of them were run", len(l), checked)
 	}
 	return nil
 }
@@ -155,7 +165,7 @@ func (o *options) measure(s contender) (*result, error) {
 	if r.empty, err = tidyMemory(srv); err != nil {
 		return nil, err
 	}
-	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Payloads: [][]byte{payload}, Sources: 8, Raw: s.Server == "rawtcp", Deflate: s.Deflate}
+	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Payloads: [][]byte{payload}, Sources: 8, Raw: s.raw, Deflate: s.Deflate}
 	defer l.Close()
 	if err := l.Open(); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rawws/websocket/internal/peers/internal/child"
@@ -58,7 +59,7 @@ func (r *result) median(of func(*load.Result) time.Duration) float64 {
 func (o *options) print(all []*result) error {
 	t := &report.Table{
 		Title: fmt.Sprintf("%s idle connections, after one echo each and %s of silence", report.Count(int64(o.conns)), o.wait),
-		Columns: []string{"server", "RSS/connection", "after GC", "heap", "stacks", "goroutines",
+		Columns: []string{"server", "RSS as left", "after GC", "heap", "stacks", "goroutines",
 			"wake all", "p50", "p99", "max"},
 	}
 	for _, r := range all {
@@ -91,14 +92,16 @@ func (o *options) print(all []*result) error {
 
 func (o *options) notes(all []*result) []string {
 	notes := []string{
-		"RSS is anonymous resident memory over that of the empty process: first as the process left it by itself, " +
+		"RSS is anonymous resident memory over that of the empty process, for each connection: first as the process left it by itself, " +
 			"then after two collections with free pages given back, the same for every server.",
 		fmt.Sprintf("Waking: one message on each connection at once, from the first byte sent to the last echo; "+
 			"p50, p99 and max are those of the single echoes; medians of %d.", o.wakes),
 	}
 	var modules []string
-	for _, s := range echo.All {
-		modules = append(modules, s.Module)
+	for _, r := range all {
+		if s, err := echo.Find(strings.TrimSuffix(r.name, zipped)); err == nil {
+			modules = append(modules, s.Module)
+		}
 	}
 	return append(notes, fmt.Sprintf("%s; server pinned to CPU %d with GOMAXPROCS=1; %s; %s.",
 		child.Machine(), o.serverCPU, report.Versions(modules...), time.Now().UTC().Format("2 January 2006")))

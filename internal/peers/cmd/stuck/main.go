@@ -120,12 +120,16 @@ func (r result) row(name string) []string {
 }
 
 func (o *options) measure(name string) (result, error) {
+	s, err := echo.Find(name)
+	if err != nil {
+		return nil, err
+	}
 	srv, err := echo.Start(echo.Config{Server: name, RawMessage: load.FrameSize(o.size)}, o.serverCPU)
 	if err != nil {
 		return nil, err
 	}
 	defer srv.Stop()
-	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Sources: 4, Raw: name == "rawtcp",
+	l := &load.Load{Addr: srv.Addr, Conns: o.conns, Sources: 4, Raw: s.Raw,
 		Payloads: [][]byte{[]byte(strings.Repeat("stuck...", o.size/8+1)[:o.size])}}
 	defer l.Close()
 	if err := l.Open(); err != nil {

@@ -89,14 +89,24 @@ type Process struct {
 // Start runs role in a new process on the given CPU, or anywhere if cpu is
 // negative. GOMAXPROCS follows from the CPUs it may use.
 func Start(role string, cpu int, config any, env ...string) (*Process, error) {
+	return StartOn(role, cpu, 1, config, env...)
+}
+
+// StartOn is Start on n CPUs, cpu and those behind it, with as many processors
+// of the Go runtime.
+func StartOn(role string, cpu, n int, config any, env ...string) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
+	var cpus []int
 	if cpu >= 0 {
-		cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMAXPROCS=%d", n))
+		for i := range n {
+			cpus = append(cpus, cpu+i)
+		}
 	}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -107,7 +117,7 @@ func Start(role string, cpu int, config any, env ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := startOn(cmd, cpu); err != nil {
+	if err := startOn(cmd, cpus); err != nil {
 		return nil, err
 	}
 	p := &Process{PID: cmd.Process.Pid, cmd: cmd, in: in, out: bufio.NewReader(out)}
@@ -117,10 +127,10 @@ func Start(role string, cpu int, config any, env ...string) (*Process, error) {
 	return p, nil
 }
 
-// startOn forks from a thread that may only use cpu: the child inherits that,
+// startOn forks from a thread that may only use cpus: the child inherits that,
 // all its threads included. The thread is thrown away if it can't be put back.
-func startOn(cmd *exec.Cmd, cpu int) error {
-	if cpu < 0 {
+func startOn(cmd *exec.Cmd, cpus []int) error {
+	if len(cpus) == 0 {
 		return cmd.Start()
 	}
 	runtime.LockOSThread()
@@ -128,7 +138,7 @@ func startOn(cmd *exec.Cmd, cpu int) error {
 	if err != nil {
 		return err
 	}
-	if err := setThreadAffinity(0, cpu); err != nil {
+	if err := setThreadAffinity(0, cpus...); err != nil {
 		return err
 	}
 	err = cmd.Start()

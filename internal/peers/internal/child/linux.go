@@ -22,11 +22,13 @@ func threadAffinity() (unix.CPUSet, error) {
 
 func restoreThreadAffinity(set unix.CPUSet) error { return unix.SchedSetaffinity(0, &set) }
 
-func setThreadAffinity(tid, cpu int) error {
+func setThreadAffinity(tid int, cpus ...int) error {
 	var set unix.CPUSet
-	set.Set(cpu)
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
 	if err := unix.SchedSetaffinity(tid, &set); err != nil {
-		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
+		return fmt.Errorf("pin to CPUs %v: %w", cpus, err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,11 +21,16 @@ import (
 type Config struct {
 	Server     string // a name of All
 	Addr       string // host:port; port 0 lets the kernel choose
+	Procs      int    // GOMAXPROCS, and the number of CPUs; 0 is 1
 	Deflate    bool   // offer permessage-deflate
 	Validate   bool   // text must be checked for UTF-8, by the handler where the library doesn't
 	MaxMessage int    // bytes, 0 is 4 MiB
-	RawMessage int    // rawtcp: bytes of a message, 0 answers whatever was read
+	RawMessage int    // bytes of a message for those that know no frames, 0 answers whatever was read
 	ReusePort  bool   // listen with SO_REUSEPORT
+
+	// Sleep is how long a callback sleeps before it answers; only ours, gorilla
+	// and nbio know it.
+	Sleep time.Duration
 }
 
 func (c Config) maxMessage() int {
@@ -34,26 +40,39 @@ func (c Config) maxMessage() int {
 	return c.MaxMessage
 }
 
+func (c Config) sleep() {
+	if c.Sleep > 0 {
+		time.Sleep(c.Sleep)
+	}
+}
+
 // A Server is an echo server that can be run by name.
 type Server struct {
 	Name     string
 	Module   string // whose version the reports print
 	Note     string // what a reader of a table must know of it
 	Ours     bool
+	Raw      bool // answers bytes, knows no frames
+	Engine   bool // a library for frames; not so a reference
+	rebinds  bool // closes the listener and opens its address again
 	Deflates bool // knows permessage-deflate
 	Checks   bool // the library itself refuses text that isn't UTF-8
 	serve    func(net.Listener, Config) error
 }
 
-// All lists the servers, the floor first and ours last.
+// All lists the servers: the references, what others made, and ours last.
 var All = slices.Concat([]Server{
-	{Name: "rawtcp", Note: "bare TCP, no protocol: the floor of a goroutine per connection", serve: serveRawTCP},
-	{Name: "gorilla", Module: "github.com/gorilla/websocket", Deflates: true, serve: serveGorilla},
-	{Name: "coder", Module: "github.com/coder/websocket", Deflates: true, serve: serveCoder},
-	{Name: "gobwas", Module: "github.com/gobwas/ws", Note: "by hand: ReadHeaderBuffer, WriteHeaderBuffer, reused buffers, one write per message", serve: serveGobwas},
-	{Name: "gobwas-cork", Module: "github.com/gobwas/ws", Note: "the same, answers gathered while the reader holds more", serve: serveGobwasCork},
-	{Name: "gws", Module: "github.com/lxzan/gws", Deflates: true, Checks: true, serve: serveGWS},
-	{Name: "fasthttp", Module: "github.com/fasthttp/websocket", Deflates: true, serve: serveFastHTTP},
+	{Name: "rawtcp", Raw: true, Note: "bare TCP, no protocol: the floor of a goroutine per connection", serve: serveRawTCP},
+	{Name: "epoll", Raw: true, Note: "bare epoll, no protocol: the floor of an event loop", serve: serveEpollBytes},
+	{Name: "epoll-ws", Note: "frames unmasked and sent back on that loop, without rules, limits, time or callbacks", serve: serveEpollFrames},
+	{Name: "gnet", Raw: true, Module: "github.com/panjf2000/gnet/v2", Note: "its event loop, bytes only, sent back as they come", rebinds: true, serve: serveGnet},
+	{Name: "gorilla", Engine: true, Module: "github.com/gorilla/websocket", Deflates: true, serve: serveGorilla},
+	{Name: "coder", Engine: true, Module: "github.com/coder/websocket", Deflates: true, serve: serveCoder},
+	{Name: "gobwas", Engine: true, Module: "github.com/gobwas/ws", Note: "by hand: ReadHeaderBuffer, WriteHeaderBuffer, reused buffers, one write per message", serve: serveGobwas},
+	{Name: "gobwas-cork", Engine: true, Module: "github.com/gobwas/ws", Note: "the same, answers gathered while the reader holds more", serve: serveGobwasCork},
+	{Name: "gws", Engine: true, Module: "github.com/lxzan/gws", Deflates: true, Checks: true, serve: serveGWS},
+	{Name: "fasthttp", Engine: true, Module: "github.com/fasthttp/websocket", Deflates: true, serve: serveFastHTTP},
+	{Name: "nbio", Engine: true, Module: "github.com/lesismal/nbio", Deflates: true, Checks: true, serve: serveNBIO},
 }, ours)
 
 // Find returns the server of that name.
@@ -102,13 +121,38 @@ func ListenTLS(ln net.Listener, cert tls.Certificate) net.Listener {
 	return tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
 }
 
-// Serve runs the server on ln until ln is closed.
+// Serve runs the server on ln until ln is closed; the event loops run for as
+// long as the process.
 func Serve(ln net.Listener, cfg Config) error {
 	s, err := Find(cfg.Server)
 	if err != nil {
 		return err
 	}
 	return s.serve(ln, cfg)
+}
+
+// Go is Serve on a goroutine. It returns when clients can connect.
+func Go(ln net.Listener, cfg Config) (failed <-chan error) {
+	done := make(chan error, 1)
+	addr := ln.Addr()
+	go func() { done <- Serve(ln, cfg) }()
+	if s, err := Find(cfg.Server); err == nil && s.rebinds {
+		awaitListener(addr)
+	}
+	return done
+}
+
+// awaitListener returns when somebody listens on addr, or after 5 s: the client
+// will say that nobody does.
+func awaitListener(addr net.Addr) {
+	for began := time.Now(); time.Since(began) < 5*time.Second; {
+		nc, err := net.Dial(addr.Network(), addr.String())
+		if err == nil {
+			nc.Close()
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // serveConns accepts for the servers that bring no HTTP server of their own.

@@ -27,6 +27,7 @@ func serveGorilla(ln net.Listener, cfg Config) error {
 			if cfg.Validate && t == websocket.TextMessage && !utf8.Valid(p) {
 				return
 			}
+			cfg.sleep()
 			if err := c.WriteMessage(t, p); err != nil {
 				return
 			}

@@ -10,13 +10,16 @@ import (
 // ours lists this library in its two shapes. Nothing else of the package knows
 // the library.
 var ours = []Server{
-	{Name: "ours", Note: "this library, Events", Ours: true, Checks: true, Deflates: true, serve: serveOurs},
-	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Checks: true, Deflates: true, serve: serveOursBlocking},
+	{Name: "ours", Note: "this library, Events", Ours: true, Engine: true, Checks: true, Deflates: true, serve: serveOurs},
+	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Engine: true, Checks: true, Deflates: true, serve: serveOursBlocking},
 }
 
 func serveOurs(ln net.Listener, cfg Config) error {
 	return ourServer(cfg, websocket.Events{
-		OnMessage: func(c *websocket.Conn, t websocket.MessageType, p []byte) { c.WriteMessage(t, p) },
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, p []byte) {
+			cfg.sleep()
+			c.WriteMessage(t, p)
+		},
 	}).Serve(ln)
 }
 
@@ -28,6 +31,7 @@ func serveOursBlocking(ln net.Listener, cfg Config) error {
 			if err != nil {
 				return
 			}
+			cfg.sleep()
 			if c.WriteMessage(t, p) != nil {
 				return
 			}

@@ -27,8 +27,7 @@ func runRole(config json.RawMessage, link *child.Link) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- Serve(ln, cfg) }()
+	failed := Go(ln, cfg)
 	if err := link.Answer(hello{ln.Addr().String(), runtime.GOMAXPROCS(0)}); err != nil {
 		return err
 	}
@@ -53,13 +52,13 @@ type Process struct {
 	Addr string
 }
 
-// Start runs the server in a new process on one CPU, or on all if cpu is
-// negative.
+// Start runs the server in a new process on one CPU, or on cfg.Procs of them
+// from that one on, or on all if cpu is negative.
 func Start(cfg Config, cpu int) (*Process, error) {
 	if _, err := Find(cfg.Server); err != nil {
 		return nil, err
 	}
-	p, err := child.Start(role, cpu, cfg)
+	p, err := child.StartOn(role, cpu, max(cfg.Procs, 1), cfg)
 	if err != nil {
 		return nil, err
 	}
