@@ -5,6 +5,8 @@
 // bare TCP echo is what carries from machine to machine.
 //
 //	go run ./cmd/compare -quick
+//	go run ./cmd/compare -only small100,1KiB -servers rawtcp,epoll,ours
+//	go run ./cmd/compare -procs 2
 //	go run ./cmd/compare -md out/compare.md -svg out/compare.svg -syscalls
 package main
 
@@ -48,13 +50,14 @@ func main() {
 func parseFlags() (*options, error) {
 	o := &options{}
 	servers := flag.String("servers", strings.Join(echo.Names(), ","), "the servers to run")
-	works := flag.String("workloads", "", "the workloads, all by default: "+strings.Join(workloadNames(), ", "))
+	only := flag.String("only", "", "the workloads, all by default: "+strings.Join(workloadNames(), ", "))
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds")
 	flag.Float64Var(&o.scale, "scale", 1, "multiplies the number of messages, and so the time")
 	flag.BoolVar(&o.quick, "quick", false, "2 rounds of a twentieth: a look, not a measurement")
 	flag.BoolVar(&o.syscalls, "syscalls", false, "count system calls per message with strace")
 	flag.BoolVar(&o.spin, "spin", false, "the client polls without sleeping, so that the server never pays for waking it")
-	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
+	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server, the first of them with -procs")
+	flag.IntVar(&o.procs, "procs", 1, "GOMAXPROCS of the servers, and the number of their CPUs")
 	flag.IntVar(&o.clientCPU, "client-cpu", 1, "CPU of the client")
 	flag.StringVar(&o.md, "md", "", "write the tables as Markdown to this file")
 	flag.StringVar(&o.svg, "svg", "", "write a bar chart to this file")
@@ -62,6 +65,7 @@ func parseFlags() (*options, error) {
 	if o.quick {
 		o.rounds, o.scale = 2, o.scale/20
 	}
+	var err error
 	for name := range strings.SplitSeq(*servers, ",") {
 		s, err := echo.Find(name)
 		if err != nil {
@@ -69,15 +73,26 @@ func parseFlags() (*options, error) {
 		}
 		o.servers = append(o.servers, s)
 	}
-	for _, w := range workloads {
-		if *works == "" || slices.Contains(strings.Split(*works, ","), w.Name) {
-			o.workloads = append(o.workloads, w)
-		}
-	}
-	if len(o.workloads) == 0 {
-		return nil, fmt.Errorf("no workload is called %q; there are %s", *works, strings.Join(workloadNames(), ", "))
+	if o.workloads, err = chosen(*only); err != nil {
+		return nil, err
 	}
 	return o, child.Pin(o.clientCPU)
+}
+
+// chosen returns the workloads of those names, all of them for none.
+func chosen(names string) ([]workload, error) {
+	if names == "" {
+		return workloads, nil
+	}
+	var found []workload
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(workloads, func(w workload) bool { return w.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no workload is called %q; there are %s", name, strings.Join(workloadNames(), ", "))
+		}
+		found = append(found, workloads[i])
+	}
+	return found, nil
 }
 
 func workloadNames() []string {
@@ -101,8 +116,9 @@ func run(o *options) error {
 		out.table().Text(os.Stdout)
 		fmt.Fprintf(os.Stderr, "%s took %s\n", w.Name, time.Since(began).Round(time.Second))
 	}
-	summary := summarize(o, all)
-	summary.Text(os.Stdout)
+	for _, t := range summaries(o, all) {
+		t.Text(os.Stdout)
+	}
 	for _, line := range conditions(o) {
 		fmt.Println(line)
 	}
@@ -122,7 +138,7 @@ func run(o *options) error {
 func (o *options) measureAll(w workload) (*outcome, error) {
 	out := &outcome{workload: w, rounds: o.rounds, messages: o.messages(w)}
 	for _, s := range o.servers {
-		if !w.Deflate || s.Deflates || s.Name == "rawtcp" {
+		if !w.Deflate || s.Deflates || s.Raw {
 			out.servers = append(out.servers, &series{server: s})
 		}
 	}

@@ -14,17 +14,20 @@ type sample struct {
 	Wall time.Duration // per message
 	P50  time.Duration
 	P99  time.Duration
+	P999 time.Duration
+	Max  time.Duration
 }
 
 // bench holds what is the same for all measurements.
 type bench struct {
 	serverCPU int
+	procs     int
 	spin      bool
 	scale     float64
 }
 
 func (b *bench) config(s echo.Server, w workload) echo.Config {
-	cfg := echo.Config{Server: s.Name, Deflate: w.Deflate, Validate: w.Text && !w.Deflate}
+	cfg := echo.Config{Server: s.Name, Procs: b.procs, Deflate: w.Deflate, Validate: w.Text && !w.Deflate}
 	// Compressed messages differ in length, and an upgrade has another one.
 	if !w.Deflate && !w.Upgrades {
 		cfg.RawMessage = load.FrameSize(len(w.Payloads()[0]))
@@ -34,7 +37,7 @@ func (b *bench) config(s echo.Server, w workload) echo.Config {
 
 func (b *bench) load(s echo.Server, w workload, addr string) *load.Load {
 	l := &load.Load{
-		Addr: addr, Conns: w.Conns, Pipeline: w.Pipeline, Text: w.Text, Raw: s.Name == "rawtcp",
+		Addr: addr, Conns: w.Conns, Pipeline: w.Pipeline, Text: w.Text, Raw: s.Raw,
 		Deflate: w.Deflate, Spin: b.spin, Sources: w.Sources,
 	}
 	if w.Payloads != nil {
@@ -85,5 +88,8 @@ func (b *bench) measure(s echo.Server, w workload) (sample, error) {
 		return sample{}, err
 	}
 	per := func(d time.Duration) time.Duration { return d / time.Duration(n) }
-	return sample{per(after - before), per(r.Elapsed), r.Latency.Quantile(0.5), r.Latency.Quantile(0.99)}, nil
+	return sample{
+		CPU: per(after - before), Wall: per(r.Elapsed),
+		P50: r.Latency.Quantile(0.5), P99: r.Latency.Quantile(0.99), P999: r.Latency.Quantile(0.999), Max: r.Latency.Max,
+	}, nil
 }

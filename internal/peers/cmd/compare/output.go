@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,11 +65,11 @@ func (o *outcome) find(name string) *series {
 	return nil
 }
 
-// bestPeer is the cheapest server that speaks WebSocket and isn't ours.
+// bestPeer is the cheapest library that isn't ours. The references are none.
 func (o *outcome) bestPeer() *series {
 	var best *series
 	for _, s := range o.servers {
-		if s.server.Ours || s.server.Name == "rawtcp" {
+		if s.server.Ours || !s.server.Engine {
 			continue
 		}
 		if best == nil || s.cpu() < best.cpu() {
@@ -86,7 +87,7 @@ func times(s, to *series) string {
 }
 
 func (o *outcome) label(s *series) string {
-	if o.Text && !o.Deflate && s.server.Name != "rawtcp" && !s.server.Checks {
+	if o.Text && !o.Deflate && !s.server.Raw && !s.server.Checks {
 		return s.server.Name + " *"
 	}
 	return s.server.Name
@@ -96,7 +97,7 @@ func (o *outcome) table() *report.Table {
 	t := &report.Table{
 		Title: fmt.Sprintf("%s: %s (%d rounds of %s messages)", o.Name, o.Title, o.rounds, report.Count(int64(o.messages))),
 		Columns: []string{"server", "CPU/message", "lowest", "highest", "x rawtcp", "x best peer", "x gorilla",
-			"messages/s", "p50", "p99"},
+			"messages/s", "p50", "p99", "p99.9", "worst/round", "worst"},
 	}
 	raw, best, gorilla := o.find("rawtcp"), o.bestPeer(), o.find("gorilla")
 	noted := false
@@ -106,9 +107,17 @@ func (o *outcome) table() *report.Table {
 		row := []string{
 			o.label(s), report.Duration(time.Duration(s.cpu())), report.Duration(lo), report.Duration(hi),
 			times(s, raw), times(s, best), times(s, gorilla), report.Count(int64(1e9 / max(wall, 1))),
-			report.Duration(time.Duration(s.median(func(m sample) time.Duration { return m.P50 }))),
-			report.Duration(time.Duration(s.median(func(m sample) time.Duration { return m.P99 }))),
 		}
+		var worst time.Duration
+		for _, of := range []func(sample) time.Duration{
+			func(m sample) time.Duration { return m.P50 },
+			func(m sample) time.Duration { return m.P99 },
+			func(m sample) time.Duration { return m.P999 },
+			func(m sample) time.Duration { worst = max(worst, m.Max); return m.Max },
+		} {
+			row = append(row, report.Duration(time.Duration(s.median(of))))
+		}
+		row = append(row, report.Duration(worst))
 		if s.calls != nil {
 			row = append(row, fmt.Sprintf("%.2f", s.calls.perMessage), s.calls.detail)
 		}
@@ -119,46 +128,95 @@ func (o *outcome) table() *report.Table {
 		t.Columns = append(t.Columns, "syscalls/message", "the most frequent")
 	}
 	if noted {
-		t.Notes = append(t.Notes, "* the library doesn't check UTF-8, the echo handler calls utf8.Valid; coder/websocket has no option for it at all")
+		t.Notes = append(t.Notes, asterisk)
 	}
 	return t
 }
 
-// summarize makes the table of ratios to bare TCP.
-func summarize(o *options, all []*outcome) *report.Table {
-	t := &report.Table{Title: "Server CPU per message, x bare TCP", Columns: []string{"work", "bare TCP"}}
+// asterisk explains the mark of label.
+const asterisk = "* the library doesn't check UTF-8, the echo handler calls utf8.Valid; coder/websocket has no option for it at all."
+
+// summaries are the tables of all workloads: ratios of CPU time, throughput
+// where servers have several processors, and the answers that came last.
+func summaries(o *options, all []*outcome) []*report.Table {
+	cpu := summarize(o, all, "Server CPU per message, x bare TCP", false, func(s, raw *series) string {
+		if s == raw {
+			return report.Duration(time.Duration(s.cpu()))
+		}
+		return times(s, raw)
+	})
+	late := summarize(o, all, "The worst answer of all rounds, and p99.9, the median of the rounds", true, func(s, _ *series) string {
+		worst := time.Duration(0)
+		for _, m := range s.samples {
+			worst = max(worst, m.Max)
+		}
+		p999 := s.median(func(m sample) time.Duration { return m.P999 })
+		return report.Duration(worst) + ", " + report.Duration(time.Duration(p999))
+	})
+	if o.procs == 1 {
+		return []*report.Table{cpu, late}
+	}
+	rate := summarize(o, all, "Messages per second", false, func(s, _ *series) string {
+		return report.Count(int64(1e9 / max(s.median(func(m sample) time.Duration { return m.Wall }), 1)))
+	})
+	return []*report.Table{cpu, rate, late}
+}
+
+// summarize makes a table with a row for each workload and a column for each
+// server, bare TCP first, or with servers down where cells are wide.
+func summarize(o *options, all []*outcome, title string, down bool, cell func(s, raw *series) string) *report.Table {
+	head := []string{"work"}
 	for _, s := range o.servers {
-		if s.Name != "rawtcp" {
-			t.Columns = append(t.Columns, s.Name)
+		if s.Name == "rawtcp" {
+			head = append(head, "bare TCP")
+		} else {
+			head = append(head, s.Name)
 		}
 	}
+	rows := [][]string{head}
 	for _, out := range all {
-		raw := out.find("rawtcp")
-		row := []string{out.Title, "-"}
-		if raw != nil {
-			row[1] = report.Duration(time.Duration(raw.cpu()))
+		name := out.Title
+		if down {
+			name = out.Name
 		}
+		row := []string{name}
 		for _, s := range o.servers {
-			if s.Name == "rawtcp" {
-				continue
-			}
-			cell := "-"
 			if found := out.find(s.Name); found != nil {
-				cell = times(found, raw)
+				row = append(row, cell(found, out.find("rawtcp")))
+			} else {
+				row = append(row, "-")
 			}
-			row = append(row, cell)
 		}
-		t.Add(row...)
+		rows = append(rows, row)
 	}
-	return t
+	if down {
+		rows = turned(rows)
+	}
+	return &report.Table{Title: title, Columns: rows[0], Rows: rows[1:]}
+}
+
+// turned makes rows of the columns.
+func turned(rows [][]string) [][]string {
+	all := make([][]string, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			all[i] = append(all[i], cell)
+		}
+	}
+	all[0][0] = "server"
+	return all
 }
 
 // conditions says where and how the numbers came about.
 func conditions(o *options) []string {
 	var modules []string
+	pinned := fmt.Sprintf("CPU %d", o.serverCPU)
+	if o.procs > 1 {
+		pinned = fmt.Sprintf("CPUs %d to %d", o.serverCPU, o.serverCPU+o.procs-1)
+	}
 	lines := []string{
-		fmt.Sprintf("%s; server pinned to CPU %d with GOMAXPROCS=1, client on CPU %d; %d interleaved rounds, medians.",
-			child.Machine(), o.serverCPU, o.clientCPU, o.rounds),
+		fmt.Sprintf("%s; server pinned to %s with GOMAXPROCS=%d, client on CPU %d; %d interleaved rounds, medians.",
+			child.Machine(), pinned, o.procs, o.clientCPU, o.rounds),
 	}
 	for _, s := range o.servers {
 		modules = append(modules, s.Module)
@@ -173,7 +231,9 @@ func conditions(o *options) []string {
 }
 
 func writeMarkdown(w io.Writer, o *options, all []*outcome) error {
-	summarize(o, all).Markdown(w)
+	for _, t := range summaries(o, all) {
+		t.Markdown(w)
+	}
 	for _, line := range conditions(o) {
 		fmt.Fprintf(w, "%s\n\n", line)
 	}
@@ -187,7 +247,10 @@ func chart(o *options, all []*outcome) *report.Chart {
 	c := &report.Chart{
 		Title:    "What a message costs the server",
 		Subtitle: "CPU time per message as a multiple of a bare TCP echo's (dotted line); shorter is better",
-		Footer:   conditions(o)[:2],
+		Footer:   conditions(o),
+	}
+	if slices.ContainsFunc(all, func(out *outcome) bool { return out.Text && !out.Deflate }) {
+		c.Footer = append(c.Footer, asterisk)
 	}
 	for _, out := range all {
 		raw := out.find("rawtcp")
@@ -199,7 +262,7 @@ func chart(o *options, all []*outcome) *report.Chart {
 			kind := report.Peer
 			if s.server.Ours {
 				kind = report.Ours
-			} else if s == raw {
+			} else if !s.server.Engine {
 				kind = report.Floor
 			}
 			text := times(s, raw) + " x"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -53,6 +54,7 @@ const (
 	chartHead   = 76
 	lineHeight  = 17
 	chartMargin = 24
+	footerRunes = 150
 )
 
 // The colors follow the reader's scheme, also when the file is embedded as an
@@ -85,7 +87,11 @@ func (c *Chart) SVG(w io.Writer) error {
 		}
 	}
 	bottom := chartHead + max(columns[0], columns[1])
-	height := bottom + len(c.Footer)*lineHeight + chartMargin/2
+	var footer []string
+	for _, line := range c.Footer {
+		footer = append(footer, wrap(line, footerRunes)...)
+	}
+	height := bottom + len(footer)*lineHeight + chartMargin/2
 	p := &printer{w: w}
 	p.f(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">`+"\n",
 		chartWidth, height, chartWidth, height, html.EscapeString(c.Title))
@@ -96,11 +102,24 @@ func (c *Chart) SVG(w io.Writer) error {
 	for i := range c.Panels {
 		c.Panels[i].draw(p, places[i].x, places[i].y)
 	}
-	for i, line := range c.Footer {
+	for i, line := range footer {
 		p.text(chartMargin, bottom+i*lineHeight, "m", "start", line)
 	}
 	p.f("</svg>\n")
 	return p.err
+}
+
+// wrap breaks a line where it gets longer than n runes.
+func wrap(line string, n int) []string {
+	var all []string
+	now := ""
+	for word := range strings.FieldsSeq(line) {
+		if now != "" && utf8.RuneCountInString(now)+1+utf8.RuneCountInString(word) > n {
+			all, now = append(all, now), "   "
+		}
+		now = strings.TrimPrefix(now+" "+word, " ")
+	}
+	return append(all, now)
 }
 
 func (panel *Panel) draw(p *printer, x, y int) {
