@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare idle manyconns soak drain stuck broadcast
+.PHONY: check test layers test386 fuzz cover bench peers compare sleepers idle manyconns soak drain stuck broadcast
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -85,3 +85,7 @@ broadcast:
 manyconns: CONNS ?= 80000
 manyconns:
 	$(PEERS) ./cmd/manyconns -conns $(CONNS) $(ARGS)
+
+# Callbacks that block.
+sleepers:
+	$(PEERS) ./cmd/sleepers $(ARGS)
