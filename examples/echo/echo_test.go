@@ -179,21 +179,59 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// The counters are on the same port, and only when they are asked for.
+// The counters are for those who run the server: at an address of their own,
+// of the loopback unless another was asked for, and not to a page of another
+// site that has made its name point there.
 func TestMetrics(t *testing.T) {
-	for _, args := range []string{"-quiet", "-quiet -metrics"} {
-		dial := start(t, args)
-		nc := dial()
-		if resp := upgrade(t, nc, bufio.NewReader(nc)); resp.StatusCode != http.StatusSwitchingProtocols {
-			t.Fatalf("%s: upgrade = %s", args, resp.Status)
+	o, err := parseFlags([]string{"-quiet", "-metrics", ":0"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, dial := serveFor(t, o)
+	nc := dial()
+	if resp := upgrade(t, nc, bufio.NewReader(nc)); resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade = %s", resp.Status)
+	}
+	counters, addr, err := startMetrics(o.metrics, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { counters.Close() })
+	if !addr.(*net.TCPAddr).IP.IsLoopback() {
+		t.Errorf("-metrics %s listens on %v, want the loopback", o.metrics, addr)
+	}
+	public, own := nc.RemoteAddr().String(), addr.String()
+	_, port, _ := net.SplitHostPort(own)
+	const counted, vars = "\nwebsocket_connections 1\n", `"Open":1`
+	for _, test := range []struct {
+		at, host, path, body string
+		status               int
+	}{
+		{own, own, "/metrics", counted, http.StatusOK},
+		{own, own, "/debug/vars", vars, http.StatusOK},
+		{own, "LOCALHOST:" + port, "/metrics", counted, http.StatusOK},
+		{own, "[::1]:" + port, "/metrics", counted, http.StatusOK},
+		{own, "evil.example:" + port, "/metrics", "", http.StatusForbidden},
+		{own, "evil.example", "/debug/vars", "", http.StatusForbidden},
+		{public, public, "/metrics", "", http.StatusNotFound},
+		{public, public, "/debug/vars", "", http.StatusNotFound},
+	} {
+		r, err := http.NewRequest("GET", "http://"+test.at+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for path, want := range map[string]string{"/metrics": "\nwebsocket_connections 1\n", "/debug/vars": `"Open":1`} {
-			nc := dial()
-			fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path)
-			body, err := io.ReadAll(nc)
-			if got := strings.Contains(string(body), want); got != strings.Contains(args, "metrics") || err != nil {
-				t.Errorf("%s: %s has %q: %v, %v\n%s", args, path, want, got, err, body)
-			}
+		r.Host = test.host
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != test.status || !strings.Contains(string(body), test.body) || err != nil {
+			t.Errorf("GET %s of %s, Host: %s: %s, %v, want %d and %q in\n%s", test.path, test.at, test.host, resp.Status, err, test.status, test.body, body)
+		}
+		if test.body == "" && strings.Contains(string(body), "onnections") {
+			t.Errorf("GET %s of %s, Host: %s shows counters:\n%s", test.path, test.at, test.host, body)
 		}
 	}
 }
@@ -270,6 +308,12 @@ func start(t *testing.T, args string) (dial func() net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, dial = serveFor(t, o)
+	return dial
+}
+
+func serveFor(t *testing.T, o *options) (s *websocket.Server, dial func() net.Conn) {
+	t.Helper()
 	s, err := newServer(o)
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +334,7 @@ func start(t *testing.T, args string) (dial func() net.Conn) {
 			t.Errorf("serve = %v, want ErrServerClosed", err)
 		}
 	})
-	return func() net.Conn {
+	return s, func() net.Conn {
 		t.Helper()
 		nc, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {

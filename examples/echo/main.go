@@ -43,7 +43,7 @@ type options struct {
 	takeover   bool
 	ping       time.Duration
 	maxConns   int
-	metrics    bool
+	metrics    string
 
 	tlsCert, tlsKey string
 	tlsSelfSigned   bool
@@ -71,7 +71,8 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs.BoolVar(&o.takeover, "deflate-takeover", false, "and let them refer to their earlier messages, for up to 36 KiB a connection")
 	fs.DurationVar(&o.ping, "ping", 25*time.Second, "send a keep-alive ping to each connection every `TIME`; 0 for none")
 	fs.IntVar(&o.maxConns, "max-conns", 0, "refuse connections over `N` with 503; 0 for no limit")
-	fs.BoolVar(&o.metrics, "metrics", false, "serve the counters at /metrics, as Prometheus reads them, and at /debug/vars")
+	fs.StringVar(&o.metrics, "metrics", "", "serve the counters at /metrics, as Prometheus reads them, and at /debug/vars, on\n"+
+		"`[host]:port`, an address of its own; of the loopback without a host")
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "serve wss:// with the certificate chain in `FILE` (PEM)")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "the private key for -tls-cert, in `FILE` (PEM)")
 	fs.BoolVar(&o.tlsSelfSigned, "tls-self-signed", false, "serve wss:// with a certificate made in memory, for trying")
@@ -132,6 +133,14 @@ func run(o *options) error {
 		return err
 	}
 	announce(o, ln.Addr(), server)
+	if o.metrics != "" {
+		counters, addr, err := startMetrics(o.metrics, server)
+		if err != nil {
+			return errors.Join(err, ln.Close())
+		}
+		defer counters.Close() // the last to go: the end is to be seen there, too
+		log.Printf("the counters are at http://%s/metrics", addr)
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -145,9 +154,14 @@ func run(o *options) error {
 
 	stop() // from here on a signal has its usual effect: it kills
 	log.Printf("shutting down; Ctrl-C again kills")
+	return shutDown(server, served)
+}
+
+// shutDown says goodbye to every connection, and waits for Serve as well.
+func shutDown(server *websocket.Server, served <-chan error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	err = server.Shutdown(ctx)
+	err := server.Shutdown(ctx)
 	if served := <-served; !errors.Is(served, websocket.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -34,16 +34,7 @@ func newServer(o *options) (*websocket.Server, error) {
 	if o.ping == 0 {
 		s.Upgrader.PingInterval = -1 // to the library 0 is the default
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", pages())
-	if o.metrics {
-		mux.Handle("/metrics", s.MetricsHandler())
-		mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json; charset=utf-8")
-			fmt.Fprintf(w, "{\"websocket\": %v}\n", s.Expvar())
-		})
-	}
-	s.HTTP = mux
+	s.HTTP = pages()
 	if o.deflate {
 		s.Upgrader.Compression = &websocket.Compression{ContextTakeover: o.takeover}
 	}
