@@ -7,7 +7,6 @@ package main
 import (
 	"context"
 	"embed"
-	"errors"
 	"flag"
 	"log"
 	"net/http"
@@ -32,7 +31,7 @@ func main() {
 
 func run(addr string) error {
 	chat := newServer()
-	web := &http.Server{Addr: addr, Handler: routes(chat), ReadHeaderTimeout: 10 * time.Second}
+	web := newWeb(addr, chat)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	served := make(chan error, 1)
@@ -44,19 +43,51 @@ func run(addr string) error {
 	case <-ctx.Done():
 		stop() // a second Ctrl-C kills
 	}
-	// net/http knows nothing of the sockets that left it: it stops accepting,
-	// and the WebSocket server says goodbye to them.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return errors.Join(web.Shutdown(ctx), chat.Shutdown(ctx))
+	return shutDown(chat, web)
 }
 
 func newServer() *websocket.Server {
 	h := &hub{rooms: map[string]*room{}}
 	return &websocket.Server{
-		Handler:  websocket.Events{OnOpen: h.open, OnMessage: h.message, OnClose: h.closed},
-		Upgrader: websocket.Upgrader{MaxMessageSize: maxLine, OnUpgrade: checkRequest},
+		Handler: websocket.Events{OnOpen: h.open, OnMessage: h.message, OnClose: h.closed},
+		Upgrader: websocket.Upgrader{
+			MaxMessageSize: maxLine,
+			SendQueue:      sendQueue,
+			OnUpgrade:      checkRequest,
+		},
+		MaxConns: 2000,
+		// Behind a proxy everybody has its address: then set ClientIP as well.
+		MaxConnsPerIP: 50,
 	}
+}
+
+// newWeb bounds the pages' side in every direction. A WebSocket that has left
+// it is under none of these: the chat's own limits hold.
+func newWeb(addr string, chat *websocket.Server) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           routes(chat),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+// shutDown says goodbye in the chat first, which refuses newcomers with 503
+// meanwhile. net/http's Shutdown knows nothing of the sockets that left it, and
+// waits for whoever is slow to take a page: they would wait with it.
+func shutDown(chat *websocket.Server, web *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := chat.Shutdown(ctx)
+	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if web.Shutdown(ctx) != nil {
+		web.Close() // who hasn't taken a page by now is cut
+	}
+	return err
 }
 
 func routes(chat http.Handler) http.Handler {

@@ -15,6 +15,7 @@ const reasons = {                   // of the close codes that a person can make
 
 let name = localStorage.getItem("name") ?? "";
 let given = "";                     // the name the server gave: with a number if ours was taken
+let here = [];                      // who is in the room
 let socket = null;
 let attempts = 0;                   // failed in a row
 let timer = 0;
@@ -88,7 +89,8 @@ function receive(event) {
       // The history stands for all we showed: what was missed is in it.
       $("lines").replaceChildren();
       for (const line of event.history ?? []) showLine(line);
-      showHere(event.here);
+      here = event.here;
+      showHere();
       break;
     }
     case "line":
@@ -96,11 +98,13 @@ function receive(event) {
       break;
     case "join":
       showNotice(event, "joined");
-      showHere(event.here);
+      here.push(event.name);
+      showHere();
       break;
     case "leave":
       showNotice(event, "left");
-      showHere(event.here ?? []);
+      here = here.filter((name) => name !== event.name);
+      showHere();
       break;
   }
 }
@@ -136,9 +140,9 @@ function showNotice({ name, time }, what) {
   append(row);
 }
 
-function showHere(names) {
-  $("here-title").textContent = names.length === 1 ? "1 person here" : `${names.length} people here`;
-  $("here").replaceChildren(...names.map((name) => {
+function showHere() {
+  $("here-title").textContent = here.length === 1 ? "1 person here" : `${here.length} people here`;
+  $("here").replaceChildren(...here.sort().map((name) => {
     const row = element("li");
     row.append(element("bdi", "", name));
     if (name === given) row.append(element("span", "you", " (you)"));
