@@ -379,7 +379,7 @@ func (c *client) write(first byte, payload string) {
 // frame reads a frame of any length.
 func (c *client) frame() (first byte, payload []byte) {
 	c.t.Helper()
-	head := make([]byte, 2, 8)
+	head := make([]byte, 2)
 	_, err := io.ReadFull(c.r, head)
 	length := uint64(head[1])
 	if more := map[uint64]int{126: 2, 127: 8}[length]; err == nil && more > 0 {

@@ -17,6 +17,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strconv"
@@ -35,6 +36,8 @@ type options struct {
 	nats  string        // URLs with commas between; "" for a server in this process
 	embed string        // where that one listens
 	beat  time.Duration // how often a node says who is on it
+
+	proxies []netip.Prefix // whose word on who the client is, is believed
 }
 
 func main() {
@@ -43,6 +46,11 @@ func main() {
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:9011", "serve the page at `host:port`")
 	flag.StringVar(&o.nats, "nats", "", "the NATS servers' `URLs`, with commas between; one in this process when empty")
 	flag.StringVar(&o.embed, "embed", "127.0.0.1:4222", "where the NATS server in this process listens, `host:port`")
+	flag.Func("proxy", "believe the X-Forwarded-For of a proxy in `CIDR` (repeatable)", func(s string) error {
+		p, err := netip.ParsePrefix(s)
+		o.proxies = append(o.proxies, p)
+		return err
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
@@ -71,7 +79,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	web := &http.Server{Handler: n.routes(), ReadHeaderTimeout: 10 * time.Second}
+	web := newWeb(n.routes())
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(ln) }()
 	log.Printf("node %s: open http://%s/; Ctrl-C ends", o.node, ln.Addr())
@@ -79,10 +87,34 @@ func run(ctx context.Context, o options) error {
 	case err = <-served:
 	case <-ctx.Done():
 	}
-	// Nobody new, then everybody away, then the other nodes are told.
+	return errors.Join(err, shutDown(n, web))
+}
+
+// newWeb bounds the pages' side in every direction. A WebSocket that has left
+// it is under none of these: the chat's own limits hold.
+func newWeb(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+// shutDown sends the users away first, tells the other nodes, and then waits
+// for whoever is slow to take a page. Newcomers get 503 from the first moment.
+func shutDown(n *node, web *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return errors.Join(err, web.Shutdown(ctx), n.shutdown(ctx))
+	err := n.shutdown(ctx)
+	ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if web.Shutdown(ctx) != nil {
+		web.Close() // who hasn't taken a page by now is cut
+	}
+	return err
 }
 
 // startNATS runs a NATS server in this process, for one machine and for trying.

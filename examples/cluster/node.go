@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -22,12 +20,19 @@ import (
 	"github.com/rawws/websocket"
 )
 
+// What a stranger may make a node keep or do. A newcomer's welcome holds the
+// history and the names, so their bytes as they are sent have to be few enough
+// for his queue.
 const (
-	maxLine    = 4096     // bytes of a line; a longer one is refused with 1009
-	maxName    = 24       // characters
-	maxHistory = 50       // lines that a newcomer is shown
-	maxRooms   = 1000     // of this node's users
-	sendQueue  = 64 << 10 // bytes that wait for a slow user, before it is closed with 1008
+	maxLine      = 4096      // bytes of a line; a longer one is refused with 1009
+	maxHistory   = 50        // lines that a newcomer is shown,
+	historyBytes = 64 << 10  // and no more than so many bytes of them as JSON, which takes six for some
+	maxHere      = 200       // people in a room, on all nodes
+	maxRooms     = 1000      // of this node's users
+	sendQueue    = 256 << 10 // bytes that wait for a slow user, before it is closed with 1008
+
+	linesPerSecond = 5 // of one user, with 1008 over it,
+	linesAtOnce    = 20
 )
 
 // A node is one process of the cluster.
@@ -39,6 +44,7 @@ type node struct {
 	nc   *nats.Conn
 	seq  atomic.Uint64 // of its packets
 	stop context.CancelFunc
+	gone atomic.Bool // or about to
 
 	mu     sync.Mutex // guards what follows; a room's may be taken under it
 	linked bool       // to NATS
@@ -50,7 +56,12 @@ func newNode(o options) (*node, error) {
 	n.chat = &websocket.Server{
 		Handler:        websocket.Events{OnOpen: n.open, OnMessage: n.message, OnClose: n.closed},
 		Upgrader:       websocket.Upgrader{MaxMessageSize: maxLine, SendQueue: sendQueue, OnUpgrade: checkRequest},
+		MaxConns:       10_000,
+		MaxConnsPerIP:  50,
 		ShutdownSpread: time.Second, // they all go to the other nodes
+	}
+	if len(o.proxies) > 0 {
+		n.chat.ClientIP = websocket.ForwardedIP("X-Forwarded-For", o.proxies...)
 	}
 	var err error
 	n.nc, err = nats.Connect(o.nats,
@@ -80,6 +91,7 @@ func newNode(o options) (*node, error) {
 
 // shutdown sends everybody to the other nodes, and tells those.
 func (n *node) shutdown(ctx context.Context) error {
+	n.gone.Store(true)
 	err := n.chat.Shutdown(ctx)
 	n.stop()
 	if n.nc.IsConnected() {
@@ -165,41 +177,53 @@ func (n *node) find(name string) *room {
 
 // The users
 
-// A member is what a connection is in the chat; it lives in Conn.Data.
+// A member is what a connection is in the chat; it lives in Conn.Data and is
+// only touched by the connection's own callbacks.
 type member struct {
-	room *room
-	name string
+	room  *room
+	name  string
+	lines bucket
 }
 
 func (n *node) open(c *websocket.Conn, r *http.Request) {
 	room := n.enter(r.PathValue("room"))
 	if room == nil {
-		c.Close(websocket.CloseTryAgainLater, "too many rooms")
+		c.Close(websocket.CloseTryAgainLater, "there are too many rooms")
 		return
 	}
-	c.Data = room.join(c, wantedName(r))
+	m := room.join(c, wantedName(r))
+	if m == nil {
+		n.left(room)
+		c.Close(websocket.CloseTryAgainLater, "the room is full")
+		return
+	}
+	c.Data = m
 }
 
 func (n *node) message(c *websocket.Conn, t websocket.MessageType, data []byte) {
 	m, ok := c.Data.(*member)
 	switch text := strings.TrimSpace(string(data)); {
-	case !ok || text == "": // already refused, or nothing said
+	case !ok: // already refused
+	case !m.lines.take(time.Now(), linesPerSecond, linesAtOnce):
+		c.Close(websocket.ClosePolicyViolation, "too many lines at once")
 	case t != websocket.TextMessage:
 		c.Close(websocket.CloseUnsupportedData, "lines are text")
-	default:
+	case text != "":
 		m.room.tell(event{Type: "line", Name: m.name, Text: text})
 	}
 }
 
 func (n *node) closed(c *websocket.Conn, err error) {
-	m, ok := c.Data.(*member)
-	if !ok {
-		return
+	if m, ok := c.Data.(*member); ok {
+		m.room.leave(c, m.name)
+		n.left(m.room)
 	}
-	m.room.leave(c, m.name)
+}
+
+func (n *node) left(r *room) {
 	n.mu.Lock()
-	m.room.users--
-	n.mu.Unlock()
+	defer n.mu.Unlock()
+	r.users--
 }
 
 // HTTP
@@ -222,12 +246,15 @@ func (n *node) routes() http.Handler {
 }
 
 // health is for a load balancer. A node without NATS still serves: if all lose
-// it at once, the balancer must not take them all away.
+// it at once, the balancer must not take them all away. One that goes says so.
 func (n *node) health(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	linked := n.linked
 	n.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
+	if n.gone.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
 	json.NewEncoder(w).Encode(map[string]any{"node": n.name, "linked": linked, "users": n.chat.Stats().Open})
 }
 
@@ -237,17 +264,14 @@ func checkRequest(r *http.Request, _ http.Header) error {
 		return &websocket.HandshakeError{Status: http.StatusNotFound, Reason: "no such room"}
 	}
 	if !validName(wantedName(r)) {
-		return &websocket.HandshakeError{Status: http.StatusBadRequest, Reason: fmt.Sprintf("a name has 1 to %d printable characters", maxName)}
+		return &websocket.HandshakeError{Status: http.StatusBadRequest, Reason: fmt.Sprintf("a name has 1 to %d characters that are seen", maxName)}
 	}
 	return nil
 }
 
-func wantedName(r *http.Request) string { return strings.TrimSpace(r.URL.Query().Get("name")) }
-
-// validName allows what is seen, and the joiners that scripts and emoji need.
-func validName(s string) bool {
-	return s != "" && utf8.ValidString(s) && utf8.RuneCountInString(s) <= maxName &&
-		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && r != '\u200c' && r != '\u200d' })
+// wantedName has single spaces: a page shows several as one.
+func wantedName(r *http.Request) string {
+	return strings.Join(strings.Fields(r.URL.Query().Get("name")), " ")
 }
 
 // A room is also a part of a subject's name, where dots and stars mean more.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"log"
 	"maps"
@@ -32,8 +33,17 @@ type event struct {
 }
 
 func (e event) prepare() *websocket.PreparedMessage {
-	data, _ := json.Marshal(e) // strings and numbers always encode
-	return websocket.NewPreparedMessage(websocket.TextMessage, data)
+	return websocket.NewPreparedMessage(websocket.TextMessage, encode(e))
+}
+
+// encode makes JSON of an event or of packets, without the escapes that HTML
+// would need.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.Encode(v) // strings and numbers always encode
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // A packet is an event on its way between nodes.
@@ -41,6 +51,8 @@ type packet struct {
 	From  string `json:"from"` // a node's id
 	Seq   uint64 `json:"seq"`  // which with From makes it unique
 	Event event  `json:"event"`
+
+	bytes int // of Event, as it is sent; in a history
 }
 
 // people are those on another node.
@@ -66,6 +78,7 @@ type room struct {
 	names   map[string]bool   // of this node's users
 	others  map[string]people // by node id
 	history []packet
+	kept    int // bytes of history, as they are sent
 }
 
 // open listens to the room, and asks the nodes that did before what was said.
@@ -88,11 +101,9 @@ func (r *room) open() {
 	}
 	r.subscribe("chat.history."+r.name, func(m *nats.Msg) {
 		r.mu.Lock()
-		data, err := json.Marshal(r.history)
+		data := encode(r.history)
 		r.mu.Unlock()
-		if err == nil {
-			m.Respond(data) // who gets no answer goes on without
-		}
+		m.Respond(data) // who gets no answer goes on without
 	})
 	r.meet()
 }
@@ -115,12 +126,19 @@ func (r *room) close() bool {
 }
 
 // join welcomes c under the wanted name, or that with a number when it is
-// taken, and tells everybody.
+// taken, and tells everybody. It is nil when the room is full.
 func (r *room) join(c *websocket.Conn, wanted string) *member {
 	r.mu.Lock()
-	here := r.here()
+	taken := map[string]bool{}
+	for _, name := range r.here() {
+		taken[nameKey(name)] = true
+	}
+	if len(taken) >= maxHere {
+		r.mu.Unlock()
+		return nil
+	}
 	name := wanted
-	for n := 2; slices.Contains(here, name); n++ {
+	for n := 2; taken[nameKey(name)]; n++ {
 		name = wanted + " " + strconv.Itoa(n)
 	}
 	r.names[name] = true
@@ -167,8 +185,7 @@ func (r *room) tellHere(kind, name string) {
 func (r *room) tell(e event) {
 	e.Node, e.Time = r.node.name, time.Now().UnixMilli()
 	p := packet{From: r.node.id, Seq: r.node.seq.Add(1), Event: e}
-	data, _ := json.Marshal(p) // strings and numbers always encode
-	if err := r.node.nc.Publish("chat.room."+r.name, data); err != nil {
+	if err := r.node.nc.Publish("chat.room."+r.name, encode(p)); err != nil {
 		r.hear(p)
 	}
 }
@@ -203,13 +220,19 @@ func (r *room) hear(p packet) {
 	}
 }
 
-// keep adds a line to the history, unless it is there: NATS and another node's
-// history may both have brought it. mu is held.
+// keep adds a line to the history, from which the oldest give way, unless it is
+// there: NATS and another node's history may both have brought it. mu is held.
 func (r *room) keep(line packet) bool {
 	if slices.ContainsFunc(r.history, func(p packet) bool { return p.From == line.From && p.Seq == line.Seq }) {
 		return false
 	}
-	r.history = append(r.history[max(0, len(r.history)+1-maxHistory):], line)
+	line.bytes = len(encode(line.Event))
+	r.history = append(r.history, line)
+	r.kept += line.bytes
+	for len(r.history) > maxHistory || r.kept > historyBytes {
+		r.kept -= r.history[0].bytes
+		r.history = slices.Delete(r.history, 0, 1)
+	}
 	return true
 }
 
@@ -217,9 +240,9 @@ func (r *room) keep(line packet) bool {
 func (r *room) recall(history []packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since := r.history
-	r.history = history
-	for _, p := range since {
+	all := slices.Concat(history, r.history)
+	r.history, r.kept = nil, 0
+	for _, p := range all {
 		r.keep(p)
 	}
 }
