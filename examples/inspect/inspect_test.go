@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func start(t *testing.T) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newServer(ln)
+	s := newServer(ln, "")
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {
@@ -46,23 +47,33 @@ type peer struct {
 
 func dial(t testing.TB, addr, path, session, client string) *peer {
 	t.Helper()
+	p, status := ask(t, addr, addr, path, session, client)
+	if status != http.StatusSwitchingProtocols {
+		t.Fatalf("the upgrade is answered with %d, want 101", status)
+	}
+	return p
+}
+
+// ask asks for the upgrade at addr, which it calls host.
+func ask(t testing.TB, addr, host, path, session, client string) (p *peer, status int) {
+	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(20 * time.Second))
-	p := &peer{t, nc, bufio.NewReader(nc)}
+	p = &peer{t, nc, bufio.NewReader(nc)}
 	who := url.Values{}
 	if session != "" {
 		who = url.Values{"session": {session}, "client": {client}}
 	}
-	io.WriteString(nc, strings.Replace(rawRequest(addr, who, true), "/echo", path, 1))
+	io.WriteString(nc, strings.Replace(rawRequest(host, who, true), "/echo", path, 1))
 	resp, err := http.ReadResponse(p.r, nil)
-	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("upgrade: %v, %v; want 101", resp, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return p
+	return p, resp.StatusCode
 }
 
 // frame returns the next frame's first byte and payload.
@@ -269,6 +280,90 @@ func TestScripts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A page of another site that has made its name point here sees nothing.
+func TestRebinding(t *testing.T) {
+	addr := start(t)
+	_, port, _ := net.SplitHostPort(addr)
+	for host, want := range map[string]int{
+		"localhost:" + port: http.StatusSwitchingProtocols, "127.0.0.1:" + port: http.StatusSwitchingProtocols, "[::1]:" + port: http.StatusSwitchingProtocols,
+		"evil.example:" + port: http.StatusForbidden, "127.0.0.1.evil.example:" + port: http.StatusForbidden,
+	} {
+		for _, path := range []string{tracePath, "/echo"} {
+			if _, status := ask(t, addr, host, path, "s", ""); status != want {
+				t.Errorf("%s with Host: %s is answered with %d, want %d", path, host, status, want)
+			}
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for _, test := range []struct{ listen, name, want string }{
+		{"127.0.0.1:1", "127.0.0.1", ""}, {"127.0.0.2:1", "box.example", "box.example"}, {"192.0.2.7:1", "", "192.0.2.7"},
+		{"[2001:db8::1]:1", "2001:db8::1", "[2001:db8::1]"}, {"0.0.0.0:1", "", "127.0.0.1"},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", test.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := hosts(addr, test.name)
+		if test.want != "" && !slices.Contains(got, test.want) || !slices.Contains(got, "localhost") || slices.Contains(got, "*") || slices.Contains(got, "") {
+			t.Errorf("hosts(%s, %q) = %q, want %q and localhost among them", test.listen, test.name, got, test.want)
+		}
+	}
+}
+
+// However often a page asks, few raw clients run at once, and it is told.
+func TestManyCommands(t *testing.T) {
+	addr := start(t)
+	viewer := dial(t, addr, tracePath, "s", "")
+	viewer.event()
+	before, most := runtime.NumGoroutine(), 0
+	const commands = 500
+	go func() {
+		for range commands {
+			viewer.command(command{Do: "raw", Script: "ping", Client: "raw-1", Text: "hello"})
+		}
+	}()
+	busy, ended := 0, 0
+	for busy+ended < commands {
+		e := viewer.event()
+		most = max(most, runtime.NumGoroutine())
+		switch {
+		case e.Kind == "raw" && e.State == "busy":
+			busy++
+		case e.Kind == "raw" && e.State == "end":
+			ended++
+		}
+	}
+	// A raw client is two goroutines, and its connection one.
+	if limit := before + 1 + 3*(maxRaw+1); most > limit || busy == 0 || ended < maxRaw {
+		t.Errorf("of %d commands %d were refused and %d run, with up to %d goroutines; want at most %d, and some of both", commands, busy, ended, most, limit)
+	}
+}
+
+// What a page may send to be repeated is short.
+func TestShortCommands(t *testing.T) {
+	addr := start(t)
+	viewer := dial(t, addr, tracePath, "s", "")
+	viewer.event()
+	long := strings.Repeat("x", 1000)
+	viewer.command(command{Do: "raw", Script: "nokey", Client: long})
+	for _, e := range viewer.until("closed") {
+		if len(e.Client) > maxWho {
+			t.Errorf("a step is of a client with a name of %d bytes, want at most %d", len(e.Client), maxWho)
+		}
+	}
+	viewer.nc.Write(masked(fin|text, make([]byte, maxCommand+1)))
+	for {
+		if b0, data := viewer.frame(); b0 == fin|closing {
+			if string(data[:2]) != "\x03\xf1" {
+				t.Errorf("a long command is closed with %x, want 1009", data)
+			}
+			return
+		}
 	}
 }
 

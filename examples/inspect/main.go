@@ -5,7 +5,9 @@
 //	go run ./examples/inspect # and open http://127.0.0.1:9003/
 //
 // It is for one's own machine: whoever can open the page also sees the frames
-// of clients that aren't pages.
+// of clients that aren't pages. It answers to the machine's addresses and to
+// localhost, and to the name that -addr has: a name that a page of another site
+// has made point here is refused.
 package main
 
 import (
@@ -22,5 +24,6 @@ func main() {
 		log.Fatal(err)
 	}
 	log.Printf("open http://%v/ in a browser; Ctrl-C ends", ln.Addr())
-	log.Fatal(newServer(ln).Serve(ln))
+	name, _, _ := net.SplitHostPort(*addr) // what could be listened on could be split
+	log.Fatal(newServer(ln, name).Serve(ln))
 }

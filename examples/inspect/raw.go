@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -14,6 +15,7 @@ const (
 	rawTimeout = 5 * time.Second
 	rawPause   = 150 * time.Millisecond // so that each frame is a packet of its own
 	rawText    = 1 << 10
+	maxRaw     = 8 // that run at once, for all pages
 )
 
 // The first byte of a frame: FIN, the reserved bits, the opcode (RFC 6455,
@@ -85,47 +87,65 @@ func rawRequest(host string, who url.Values, withKey bool) string {
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" + key + "\r\n"
 }
 
-// runRaw is a client in a few lines of TCP: it dials this server, writes what
-// the script says, and publishes what it writes and reads.
-func (in *inspector) runRaw(session string, cmd command) {
+// startRaw runs a raw client for a page, if there is a place for one more.
+func (in *inspector) startRaw(session string, cmd command) {
 	script, ok := scripts[cmd.Script]
 	if !ok {
 		return
 	}
+	cmd.Client = cmd.Client[:min(len(cmd.Client), maxWho)]
 	say := func(step, text string, b []byte) {
 		in.feed.publish(session, event{Kind: "raw", At: now(), Client: cmd.Client, State: step, Text: text, Bytes: b})
 	}
-	say("dial", in.addr, nil)
-	nc, err := net.DialTimeout("tcp", in.addr, rawTimeout)
+	select {
+	case in.raws <- struct{}{}:
+	default:
+		say("busy", strconv.Itoa(maxRaw), nil)
+		return
+	}
+	var frames [][]byte
+	if script != nil {
+		frames = script([]byte(cmd.Text[:min(len(cmd.Text), rawText)]))
+	}
+	request := rawRequest(in.addr, url.Values{"session": {session}, "client": {cmd.Client}}, script != nil)
+	go func() {
+		defer func() { <-in.raws }()
+		runRaw(in.addr, request, frames, say)
+	}()
+}
+
+// runRaw is a client in a few lines of TCP: it dials addr, writes the request
+// and the frames, and says what it writes and reads.
+func runRaw(addr, request string, frames [][]byte, say func(step, text string, b []byte)) {
+	say("dial", addr, nil)
+	nc, err := net.DialTimeout("tcp", addr, rawTimeout)
 	if err != nil {
 		say("end", err.Error(), nil)
 		return
 	}
-	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(rawTimeout))
-	request := rawRequest(in.addr, url.Values{"session": {session}, "client": {cmd.Client}}, script != nil)
 	say("request", request, nil)
 	nc.Write([]byte(request))
 	b := make([]byte, 4096)
 	n, _ := nc.Read(b) // all of it: it is short, and written at once
 	say("answer", string(b[:n]), nil)
-	if script != nil {
-		go func() {
-			for _, frame := range script([]byte(cmd.Text[:min(len(cmd.Text), rawText)])) {
-				time.Sleep(rawPause)
-				say("write", "", frame)
-				nc.Write(frame) // one that fails shows in what is read
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for _, frame := range frames {
+			time.Sleep(rawPause)
+			say("write", "", frame)
+			if _, err := nc.Write(frame); err != nil {
+				return // which shows in what is read
 			}
-		}()
-	}
-	for {
-		n, err := nc.Read(b)
-		if n > 0 {
+		}
+	}()
+	for err == nil {
+		if n, err = nc.Read(b); n > 0 {
 			say("read", "", bytes.Clone(b[:n]))
 		}
-		if err != nil {
-			say("end", err.Error(), nil)
-			return
-		}
 	}
+	nc.Close()
+	<-written
+	say("end", err.Error(), nil)
 }

@@ -21,16 +21,28 @@ var files embed.FS
 // looked at (any path), and the one by which the page looks (/trace).
 type inspector struct {
 	feed *feed
-	addr string // for the raw client to dial
+	addr string        // for the raw client to dial
+	raws chan struct{} // a place for each raw client that runs
 
 	mu    sync.Mutex
 	pages map[string]*websocket.Conn // a page's newest connection, by its session
 }
 
-const tracePath = "/trace"
+const (
+	tracePath  = "/trace"
+	maxConns   = 200
+	maxCommand = 4 << 10 // bytes of what a page asks for
+	maxWho     = 40      // bytes of a session, and of a client's name
+)
 
-func newServer(ln net.Listener) *websocket.Server {
-	in := &inspector{feed: newFeed(), addr: dialAddr(ln.Addr()), pages: make(map[string]*websocket.Conn)}
+// newServer serves at ln, whose host was asked for by this name, if by any.
+func newServer(ln net.Listener, name string) *websocket.Server {
+	in := &inspector{
+		feed:  newFeed(),
+		addr:  dialAddr(ln.Addr()),
+		raws:  make(chan struct{}, maxRaw),
+		pages: make(map[string]*websocket.Conn),
+	}
 	in.feed.listen = event{Kind: "listen", At: now(), Local: ln.Addr().String(), FD: descriptor(ln), PID: os.Getpid()}
 	looking := websocket.Events{OnOpen: in.look, OnMessage: in.command, OnClose: in.lookAway}
 	lookedAt := websocket.Events{OnOpen: in.opened, OnMessage: in.echo, OnClose: in.closed}
@@ -43,8 +55,35 @@ func newServer(ln net.Listener) *websocket.Server {
 			}
 		}),
 		HTTP:     page(),
-		Upgrader: websocket.Upgrader{Trace: in.feed.trace()},
+		Upgrader: websocket.Upgrader{Trace: in.feed.trace(), AllowedHosts: hosts(ln.Addr(), name)},
+		MaxConns: maxConns,
 	}
+}
+
+// hosts are what a browser may call this server. Without them a page of another
+// site could make its own name point here (DNS rebinding), where it would be of
+// our origin, and read the headers of every other client, cookies and all.
+func hosts(addr net.Addr, name string) []string {
+	allowed := []string{"localhost", "127.0.0.1", "[::1]"}
+	if name != "" && net.ParseIP(name) == nil {
+		allowed = append(allowed, name)
+	}
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return allowed
+	}
+	ips := []net.Addr{&net.IPNet{IP: tcp.IP}}
+	if tcp.IP.IsUnspecified() {
+		ips, _ = net.InterfaceAddrs() // without them localhost is left
+	}
+	for _, a := range ips {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil {
+			allowed = append(allowed, ip.IP.String())
+		} else if ok {
+			allowed = append(allowed, "["+ip.IP.String()+"]")
+		}
+	}
+	return allowed
 }
 
 // dialAddr is where a listener is found that may be on every address.
@@ -73,10 +112,11 @@ func page() http.Handler {
 
 // whose returns what the URL of a connection says of who opened it: the page,
 // and which of its clients it is, "page-1" or "raw-2". Other programs say
-// nothing.
+// nothing. It is repeated with every step, so it is short.
 func whose(u *url.URL) (session, client string) {
 	q := u.Query()
-	return q.Get("session"), q.Get("client")
+	session, client = q.Get("session"), q.Get("client")
+	return session[:min(len(session), maxWho)], client[:min(len(client), maxWho)]
 }
 
 // The connection that is looked at sends everything back.
@@ -84,7 +124,7 @@ func whose(u *url.URL) (session, client string) {
 func (in *inspector) opened(c *websocket.Conn, r *http.Request) {
 	session, client := whose(r.URL)
 	c.Data = session
-	if strings.HasPrefix(client, "page") {
+	if session != "" && strings.HasPrefix(client, "page") {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.pages[session] = c
@@ -125,6 +165,10 @@ type command struct {
 
 func (in *inspector) command(c *websocket.Conn, t websocket.MessageType, data []byte) {
 	session := c.Data.(string)
+	if len(data) > maxCommand {
+		c.Close(websocket.CloseMessageTooBig, "a command is short")
+		return
+	}
 	var cmd command
 	if err := json.Unmarshal(data, &cmd); err != nil {
 		c.Close(websocket.CloseUnsupportedData, err.Error())
@@ -137,7 +181,7 @@ func (in *inspector) command(c *websocket.Conn, t websocket.MessageType, data []
 	case cmd.Do == "clock": // so that the page knows how far the clocks are apart
 		send(c, event{Kind: "clock", At: now(), ID: cmd.ID})
 	case cmd.Do == "raw":
-		go in.runRaw(session, cmd)
+		in.startRaw(session, cmd)
 	case cmd.Do == "ping" && page != nil:
 		page.Ping([]byte(cmd.Text))
 	case cmd.Do == "close" && page != nil:
