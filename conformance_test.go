@@ -439,6 +439,9 @@ func (w serving) run(tb testing.TB, v *conformanceCase, s *scriptConn) *outcome 
 	if err != nil {
 		tb.Fatalf("%v: Upgrade: %v", w, err)
 	}
+	if w.pipe { // as if it were a socket
+		c.raw = scriptRaw{s}
+	}
 	switch w.reader {
 	case "Events":
 		s.e.events().ServeWebSocket(c, r)

@@ -6,10 +6,13 @@ import (
 	"io"
 	"iter"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // A MessageType says whether a message is text or binary (RFC 6455, section 5.6).
@@ -60,8 +63,10 @@ type Conn struct {
 	// as can be: with thousands of connections none of them is in a cache.
 
 	nc  net.Conn
-	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows
+	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows; and on the loop
 	reg *registry
+
+	sock *netloop.Socket // nc as a socket that the loop serves, or nil
 
 	trace   *connTrace    // nil without Upgrader.Trace
 	deflate *deflateState // nil when permessage-deflate wasn't negotiated
@@ -95,6 +100,8 @@ type extras struct {
 	groups []leaver // to be told of the end
 	client *client  // in the Server's count
 	events *Events  // of Events.ServeWebSocket; a Server's are its registry's
+
+	opening *http.Request // what OnOpen gets, until the loop has called it
 }
 
 // extras returns c.extra, made at the first use. mu is held.
@@ -126,7 +133,9 @@ func (c *Conn) clientOf() *client {
 func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	c := &Conn{nc: nc, reg: reg, trace: t}
 	c.SetMaxMessageSize(0)
-	if rawCapable {
+	if s, ok := nc.(*netloop.Socket); ok {
+		c.sock = s
+	} else if rawCapable {
 		c.raw = descriptorOf(nc)
 	}
 	t.state(stateOpen)

@@ -153,15 +153,16 @@ func (c *Conn) readFailed(err error) error {
 		c.beginClose(e)
 		c.dropQueue()
 		c.sendClose()
-		linger(c.nc)
-	case err == errPeerClosed && (c.raw == nil || c.read.pending()):
-		linger(c.nc) // TLS has an alert to send, and unread bytes would make a reset
+		c.lingerAndFinish(nil)
+	case err == errPeerClosed && (c.raw == nil && c.sock == nil || c.read.pending()):
+		c.lingerAndFinish(nil) // TLS has an alert to send, and unread bytes would make a reset
+	default:
+		e := &EndError{By: SidePeer, Err: streamEnd(err)}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
+			e.By = SideServer
+		}
+		c.finish(e)
 	}
-	e := &EndError{By: SidePeer, Err: streamEnd(err)}
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
-		e.By = SideServer
-	}
-	c.finish(e)
 	c.read.drop()
 	return c.endError()
 }
@@ -176,6 +177,9 @@ func (c *Conn) endError() error {
 // cut ends the connection from outside the goroutine that reads.
 func (c *Conn) cut(e *EndError) {
 	c.finish(e)
+	if c.sock != nil {
+		c.sock.Notify() // for OnClose
+	}
 }
 
 // finish closes the socket, moves to stateClosed and makes the record final:
@@ -244,8 +248,7 @@ func (c *Conn) fail(cause error) {
 		c.sendClose()
 	}
 	if c.connState() != stateClosed {
-		linger(c.nc)
-		c.finish(nil)
+		c.lingerAndFinish(nil)
 	}
 }
 

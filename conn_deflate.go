@@ -89,7 +89,7 @@ func (c *Conn) compressedPayload() ([]byte, error) {
 func (c *Conn) gather() ([]byte, error) {
 	r := &c.read
 	p, err := c.assemble(r.takeHeld(), 0, c.growPooled)
-	if err != nil && isTimeout(err) {
+	if err != nil && interrupted(err) {
 		r.hold(p)
 		r.msg = nil // the pool won't have it back
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rawws/websocket/internal/netloop"
 	"github.com/rawws/websocket/internal/utf8x"
 )
 
@@ -24,11 +25,12 @@ type reader struct {
 	held   *[]byte        // what had come of a message when a deadline passed
 	stream *messageReader // the one that NextReader returned for the message
 
-	got       int16  // what tryRead found
-	seen      int16  // bytes behind in.r that are unmasked and checked in place
-	fragments int32  // of the message under way
-	controls  uint32 // pings and pongs in the second from controlAt on
-	controlAt uint32 // in milliseconds, monotonic
+	got        int16  // what tryRead found
+	seen       int16  // bytes behind in.r that are unmasked and checked in place
+	fragments  int32  // of the message under way
+	controls   uint32 // pings and pongs in the second from controlAt on
+	controlAt  uint32 // in milliseconds, monotonic
+	lingerLeft int32  // bytes that are thrown away at most
 
 	key        [4]byte         // of the frame under way
 	pos        uint8           // in the key
@@ -37,6 +39,11 @@ type reader struct {
 	empties    uint8           // frames of it in a row without a byte
 	started    bool            // a data frame was read whose message isn't handed over yet
 	compressed bool            // RSV1 was set on its first frame
+	lent       bool            // in is the worker's
+	opens      bool            // OnOpen is to be called
+	turnOver   bool            // there is more to read, after the others
+	lingering  bool            // the close frame is out, and what comes is thrown away
+	reads      uint8           // since Ready was called
 	utf8       utf8x.Validator // of a text message
 }
 
@@ -99,7 +106,9 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 // the next read. A message that lies whole in the read buffer is unmasked there.
 func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	r := &c.read
-	r.freeMessage()
+	if !r.started {
+		r.freeMessage()
+	}
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
 	}
@@ -111,7 +120,13 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	if ok || err != nil {
 		return MessageType(r.opcode), p, err
 	}
-	p, err = c.assemble(nil, 0, c.growPooled)
+	if r.msg != nil { // it was interrupted
+		p = r.msg.pending()
+	}
+	p, err = c.assemble(p, 0, c.growPooled)
+	if err != nil && r.msg != nil {
+		r.msg.w = len(p)
+	}
 	return MessageType(r.opcode), p, err
 }
 
@@ -310,8 +325,11 @@ func (c *Conn) tooManyControls() bool {
 // and returns it where it lies; ok is false for any other.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	r := &c.read
-	if !r.fin || r.fragments != 1 || r.held != nil {
+	if !r.fin || r.fragments != 1 || r.held != nil || r.msg != nil {
 		return nil, false, nil
+	}
+	if c.sock != nil {
+		return c.wholeInPlace()
 	}
 	if r.in == nil || r.left > uint64(c.bufferSize()) {
 		if r.left == 0 {
@@ -333,6 +351,30 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 		}
 	}
 	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
+	r.in.r += size
+	r.left = 0
+	return p, true, c.endMessage()
+}
+
+// wholeInPlace is messageInPlace on the loop: a message that isn't whole yet
+// doesn't lie in the worker's buffer until it is.
+func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
+	r := &c.read
+	if r.left > uint64(len(r.in.b)) {
+		return nil, false, nil
+	}
+	size := int(r.left)
+	for r.in.w-r.in.r < size {
+		if err := c.fill(); err == netloop.ErrWait {
+			return nil, false, nil
+		} else if err != nil {
+			return nil, false, err
+		}
+	}
+	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
+	if err := c.checkPayload(p); err != nil {
+		return nil, false, err
+	}
 	r.in.r += size
 	r.left = 0
 	return p, true, c.endMessage()
@@ -404,13 +446,14 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 
 // assemble appends the rest of the message under way to dst, whose bytes from
 // base on are its beginning. Room is made for 64 KiB ahead of what has come,
-// or for as much again: a length that was only declared costs nothing.
+// or for three times as much again: a length that was only declared costs
+// nothing, and little is copied.
 func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
 	r := &c.read
 	for {
 		for r.left > 0 {
 			if len(dst) == cap(dst) || uint64(cap(dst)-len(dst)) < min(r.left, smallSize) {
-				ahead := max(aheadSize, len(dst)-base)
+				ahead := max(aheadSize, 3*(len(dst)-base))
 				dst = grow(dst, int(min(r.left, uint64(ahead))))
 			}
 			n, err := c.readPayload(dst[len(dst):cap(dst)])
@@ -441,7 +484,11 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		var err error
 		if len(p) > smallSize {
 			c.uncork()
-			n, err = c.nc.Read(p)
+			if c.sock != nil {
+				n, err = c.tryReadLoop(p)
+			} else {
+				n, err = c.nc.Read(p)
+			}
 			if n == 0 && err == nil {
 				return 0, nil
 			}
@@ -517,7 +564,7 @@ func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
 func (r *reader) drop() {
 	r.freeMessage()
 	r.held = nil
-	if r.in != nil {
+	if r.in != nil && !r.lent {
 		putBuffer(r.in)
 		r.in = nil
 	}

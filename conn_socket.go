@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // rawCapable says whether a socket can be read from inside RawConn.Read, which
@@ -21,9 +23,12 @@ func (c *Conn) fill() error {
 	for {
 		var n int
 		var err error
-		if c.raw != nil {
+		switch {
+		case c.sock != nil:
+			n, err = c.fillLoop()
+		case c.raw != nil:
 			n, err = c.fillRaw()
-		} else {
+		default:
 			n, err = c.fillHeld()
 		}
 		if n > 0 {
@@ -125,7 +130,7 @@ func (r *reader) compact() {
 
 // release gives the read buffer back when everything in it is used up.
 func (r *reader) release() {
-	if r.in != nil && !r.pending() {
+	if r.in != nil && !r.lent && !r.pending() {
 		putBuffer(r.in)
 		r.in = nil
 	}
@@ -133,7 +138,10 @@ func (r *reader) release() {
 
 // bufferSize returns the size of the buffer that a read fills.
 func (c *Conn) bufferSize() int {
-	if c.raw != nil {
+	switch {
+	case c.sock != nil:
+		return len(c.read.in.b)
+	case c.raw != nil:
 		return batchSize
 	}
 	return smallSize
@@ -158,8 +166,18 @@ func withFD[T ~int | ~uintptr](call func(T, []byte) (int, error), fd uintptr, p 
 	return call(T(fd), p)
 }
 
+// canTry reports whether tryWrite works.
+func (c *Conn) canTry() bool { return c.raw != nil || c.sock != nil }
+
 // tryWrite writes as much of p as the socket takes at once.
 func (c *Conn) tryWrite(p []byte) (int, error) {
+	if c.sock != nil {
+		n, err := c.sock.TryWrite(p, nil)
+		if err == netloop.ErrWait {
+			err = nil
+		}
+		return n, err
+	}
 	rw := rawWrites.Get().(*rawWrite)
 	rw.p, rw.n, rw.err = p, 0, nil
 	err := c.raw.Write(rw.try)

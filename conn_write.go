@@ -199,6 +199,10 @@ func (c *Conn) writeWaiting(p, q []byte) (err error) {
 }
 
 func (c *Conn) writeBoth(p, q []byte) error {
+	if c.sock != nil {
+		_, err := c.sock.WriteBoth(p, q)
+		return err
+	}
 	if c.raw == nil { // no writev, and two writes would make two TLS records
 		b := getBuffer(batchSize)
 		defer putBuffer(b)
@@ -331,7 +335,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if c.trace != nil {
 		c.trace.frameWritten(h, payload)
 	}
-	if w.out == nil && c.raw != nil {
+	if w.out == nil && c.canTry() {
 		w.out = getBuffer(stashSize)
 		w.out.w = len(append(appendHeader(w.out.b[:0], h), payload...))
 		n, err := c.tryWrite(w.out.pending())

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // A Handler serves a connection. The request is the one that asked for the
@@ -115,7 +117,9 @@ func (c *Conn) messages() error {
 	for {
 		// Most waits are here and not inside of borrowMessage: the stack of a
 		// goroutine that waits with fewer calls on it is half as large.
-		r.freeMessage()
+		if !r.started {
+			r.freeMessage()
+		}
 		if !r.pending() {
 			if err := c.fill(); err != nil {
 				return c.eventsFailed(err)
@@ -144,6 +148,9 @@ func (c *Conn) messages() error {
 }
 
 func (c *Conn) eventsFailed(err error) error {
+	if err == netloop.ErrWait {
+		return err
+	}
 	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
 		c.sendClose()
 		err = errPeerClosed

@@ -211,7 +211,7 @@ func (c *Conn) nextPiece() []byte {
 // nothing stands before it.
 func (c *Conn) sendNow(m *PreparedMessage) error {
 	w := &c.write
-	if c.raw == nil || c.queue.Load() != nil || !w.mu.TryLock() {
+	if !c.canTry() || c.queue.Load() != nil || !w.mu.TryLock() {
 		return c.Send(m)
 	}
 	if w.err != nil || w.stream != nil || w.out != nil || w.corked.Load() || c.queue.Load() != nil ||
@@ -251,7 +251,7 @@ func (c *Conn) writeOn(p []byte) {
 // goes on with the rest, and ends with it.
 func (c *Conn) drainNow() {
 	w := &c.write
-	if c.raw == nil || !w.mu.TryLock() {
+	if !c.canTry() || !w.mu.TryLock() {
 		go c.drainSlow()
 		return
 	}

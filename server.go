@@ -271,6 +271,10 @@ func (s *Server) run(c *Conn, r *http.Request) {
 	if s.stopping.Load() { // Shutdown may have missed it
 		c.shutdown()
 	}
+	if c.sock != nil {
+		c.startLoop(r)
+		return
+	}
 	if s.reg.events != nil {
 		c.start(r, func(c *Conn) { go c.loop() }) // on a stack that no handshake has made large
 		return

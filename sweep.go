@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // A registry holds the connections of a Server, or of an Upgrader used without
@@ -32,6 +34,7 @@ type registry struct {
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
 
 	drains drains
+	loop   netloop.Loop
 
 	pending    atomic.Int32 // upgrades that will add a connection or settle
 	standalone bool         // in the table of standalones
@@ -111,7 +114,13 @@ func (g *registry) tick() time.Duration {
 	return max(d/10, time.Millisecond)
 }
 
-func (g *registry) add(c *Conn) {
+// add makes c one of the registry's connections.
+func (g *registry) add(c *Conn) error {
+	if c.sock != nil {
+		if err := c.sock.Serve(c); err != nil {
+			return err
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.total.accepted.Add(1)
@@ -130,6 +139,7 @@ func (g *registry) add(c *Conn) {
 		g.stop = make(chan struct{})
 		go g.run(g.stop, g.tick())
 	}
+	return nil
 }
 
 func (g *registry) remove(c *Conn) {

@@ -285,11 +285,13 @@ func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registr
 		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, reg, t)
+	c := newConn(reg.adopt(nc), reg, t)
 	a.settle(c)
 	c.read.in = in
 	c.read.release()
-	reg.add(c)
+	if err := reg.add(c); err != nil {
+		return nil, endHandshake(c.nc, err, nil, t)
+	}
 	return c, nil
 }
 
@@ -396,13 +398,15 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 		return nil, endHandshake(nc, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
-	c := newConn(nc, reg, t)
+	c := newConn(reg.adopt(nc), reg, t)
 	a.settle(c)
 	if n := brw.Reader.Buffered(); n > 0 {
 		c.read.in = getBuffer(n)
 		c.read.in.w, _ = io.ReadFull(brw.Reader, c.read.in.b[:n])
 	}
-	reg.add(c)
+	if err := reg.add(c); err != nil {
+		return nil, endHandshake(c.nc, err, nil, t)
+	}
 	return c, nil
 }
 

@@ -306,8 +306,14 @@ func (t *set) push(s *Socket) {
 func (w *Worker) serve(s *Socket, events uint32) {
 	if events == isQueued {
 		events = 0
-	} else if !s.claim(events) {
-		return
+	} else {
+		// Who waits inside of Ready, or holds up who runs it, is woken first.
+		if waits := s.waits.Load(); waits != nil {
+			waits.wakeAll(s, events)
+		}
+		if !s.claim(events) {
+			return
+		}
 	}
 	if w.Buf == nil {
 		w.makeBuffer()

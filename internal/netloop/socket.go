@@ -214,9 +214,6 @@ func (s *Socket) begin(events uint32) {
 	if events&eventsEnd != 0 {
 		s.hungUp = true
 	}
-	if w := s.waits.Load(); w != nil {
-		w.wakeAll(s, events)
-	}
 }
 
 // OnHangup has f called when the peer closes its side, or has done so, while

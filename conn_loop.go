@@ -1,0 +1,172 @@
+package websocket
+
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
+)
+
+// A connection under Events that the loop can serve has no goroutine: Ready is
+// called when something has come, and reads until nothing is left. The reader
+// stops wherever that is the case, as it does for a deadline, and goes on from
+// there.
+
+// readsInARow is how often one connection reads before the others have their turn.
+const readsInARow = 8
+
+// adopt gives nc to the loop, if its connections are served there and nc is a
+// socket; otherwise it returns nc as it is.
+func (g *registry) adopt(nc net.Conn) net.Conn {
+	if g.events == nil || !netloop.Supported {
+		return nc
+	}
+	s, err := g.loop.Adopt(nc)
+	if err != nil {
+		return nc // a goroutine serves it
+	}
+	return s
+}
+
+// startLoop has the loop serve c from now on, OnOpen first.
+func (c *Conn) startLoop(r *http.Request) {
+	c.mu.Lock()
+	c.extras().opening = r
+	c.mu.Unlock()
+	c.read.opens = true
+	c.sock.Notify()
+	c.sock.Start()
+}
+
+// Ready serves the connection as far as that goes without waiting for the peer.
+func (c *Conn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	r := &c.read
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.opens && !c.openLoop() && !r.lingering {
+		return c.loopEnded(s, c.endError())
+	}
+	var err error
+	if !r.lingering {
+		c.lend(w)
+		err = c.deliver()
+		c.takeBack()
+	}
+	if r.lingering {
+		return c.lingerOn(s, w)
+	}
+	if err == netloop.ErrWait {
+		return r.turnOver
+	}
+	return c.loopEnded(s, err)
+}
+
+// openLoop calls OnOpen.
+func (c *Conn) openLoop() bool {
+	c.read.opens = false
+	c.mu.Lock()
+	r := c.extra.opening
+	c.extra.opening = nil
+	c.mu.Unlock()
+	return c.open(r)
+}
+
+func (c *Conn) loopEnded(s *netloop.Socket, err error) bool {
+	c.closed(err)
+	s.Done()
+	return false
+}
+
+// lend gives the reader the worker's buffer, what was pending in front.
+func (c *Conn) lend(w *netloop.Worker) {
+	r := &c.read
+	b, ok := w.Local.(*buffer)
+	if !ok {
+		b = &buffer{b: w.Buf}
+		w.Local = b
+	}
+	r.reads, r.turnOver = 0, false
+	b.r, b.w = 0, 0
+	if r.in != nil {
+		if len(r.in.pending()) > len(b.b)/2 { // behind a handshake
+			return
+		}
+		b.w = copy(b.b, r.in.pending())
+		putBuffer(r.in)
+	}
+	r.in, r.lent = b, true
+}
+
+// takeBack ends lend: what is left over, a part of a header or of a control
+// frame, moves into a small buffer of the connection's.
+func (c *Conn) takeBack() {
+	r := &c.read
+	if !r.lent {
+		r.release()
+		return
+	}
+	r.lent = false
+	p := r.in.pending()
+	if r.in = nil; len(p) > 0 {
+		r.in = getBuffer(len(p))
+		r.in.w = copy(r.in.b, p)
+	}
+}
+
+// fillLoop reads what the socket has at once.
+func (c *Conn) fillLoop() (int, error) {
+	r := &c.read
+	r.compact()
+	n, err := c.tryReadLoop(r.in.b[r.in.w:])
+	r.in.w += n
+	return n, err
+}
+
+func (c *Conn) tryReadLoop(p []byte) (int, error) {
+	r := &c.read
+	if r.reads == readsInARow {
+		r.turnOver = true
+		return 0, netloop.ErrWait
+	}
+	r.reads++
+	return c.sock.TryRead(p)
+}
+
+// interrupted reports whether a read may go on later where err has stopped it.
+func interrupted(err error) bool { return err == netloop.ErrWait || isTimeout(err) }
+
+// lingerOn is linger for a connection of the loop's: it throws away what comes,
+// until there is nothing more, or the time or the number of bytes is over.
+func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	for range readsInARow {
+		n, err := s.TryRead(w.Buf)
+		if err == netloop.ErrWait {
+			return false
+		}
+		if c.read.lingerLeft -= int32(n); err != nil || c.read.lingerLeft <= 0 {
+			c.finish(nil)
+			c.read.drop()
+			return c.loopEnded(s, c.endError())
+		}
+	}
+	return true
+}
+
+// lingerAndFinish closes the connection, whose end is e if none was noted yet, so
+// that what was written last reaches the peer.
+func (c *Conn) lingerAndFinish(e *EndError) {
+	if c.sock == nil {
+		linger(c.nc)
+		c.finish(e)
+		return
+	}
+	c.mu.Lock()
+	if c.end == nil {
+		c.end = e
+	}
+	c.mu.Unlock()
+	c.read.lingering, c.read.lingerLeft = true, lingerBytes
+	c.sock.CloseWrite()
+	c.sock.SetReadDeadline(time.Now().Add(lingerTime))
+}
