@@ -92,7 +92,7 @@ func checkVersion(h http.Header) error {
 	switch {
 	case len(versions) > 1:
 		return refuse(http.StatusBadRequest, "%d Sec-WebSocket-Version headers instead of one (RFC 6455, section 4.2.1)", len(versions))
-	case len(versions) == 0 && h["Sec-Websocket-Key1"] != nil:
+	case len(versions) == 0 && (h["Sec-Websocket-Key1"] != nil || h["Sec-Websocket-Key2"] != nil):
 		return refuse(http.StatusUpgradeRequired, "the handshake of draft hixie-76, spoken by old browsers such as that of iOS 4 and 5: version 13 is needed (RFC 6455, section 4.2.1)")
 	case len(versions) == 0:
 		return refuse(http.StatusUpgradeRequired, "no Sec-WebSocket-Version, 13 is needed (RFC 6455, section 4.4)")
@@ -102,14 +102,15 @@ func checkVersion(h http.Header) error {
 	return nil
 }
 
-// isKey reports whether s is 16 bytes in base64, which is 22 digits, the last
-// of them with two bits only, and the padding.
+// isKey reports whether s is 16 bytes in base64, which is 22 digits and the
+// padding. Four bits of the last digit stand for nothing; they needn't be 0, and
+// aren't in the RFC's own example (section 4.1, item 7).
 func isKey(s string) bool {
 	var buf [18]byte
 	if len(s) != 24 || strings.ContainsAny(s, "\r\n") {
 		return false
 	}
-	n, err := base64.StdEncoding.Strict().Decode(buf[:], []byte(s))
+	n, err := base64.StdEncoding.Decode(buf[:], []byte(s))
 	return err == nil && n == 16
 }
 
@@ -136,14 +137,12 @@ func parseExtensions(lines []string) ([]httphead.Element, error) {
 }
 
 // appendSubprotocols reads the lines of Sec-WebSocket-Protocol, a list of
-// different tokens (RFC 6455, section 4.1, item 10).
+// different tokens (RFC 6455, section 4.1, item 10). An empty one asks for none:
+// several clients send it when the application named no subprotocol.
 func appendSubprotocols(dst, lines []string) ([]string, error) {
 	list, wrong, ok := httphead.AppendTokens(dst, lines)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, refuse(http.StatusBadRequest, "Sec-WebSocket-Protocol %s, not a list of at most %d different subprotocols (RFC 6455, section 4.1)", quote(wrong), httphead.MaxElements)
-	case len(lines) > 0 && len(list) == 0:
-		return nil, refuse(http.StatusBadRequest, "empty Sec-WebSocket-Protocol (RFC 6455, section 4.1)")
 	}
 	return list, nil
 }
@@ -189,7 +188,7 @@ func checkOrigin(r *http.Request, secure bool, allowed []string) error {
 // another site gets the same host in Origin and Host, and both are the site's.
 // allowed is Upgrader.AllowedHosts; an empty list allows all.
 func checkHost(r *http.Request, allowed []string) error {
-	if len(allowed) == 0 || httphead.AllowsHost(allowed, r.Host) {
+	if len(allowed) == 0 || httphead.AllowsHost(allowed, r.Host, r.TLS != nil) {
 		return nil
 	}
 	return refuse(http.StatusForbidden, "Host %s isn't among Upgrader.AllowedHosts, which keep DNS rebinding out", quote(r.Host))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -174,6 +175,9 @@ func (c *handshakeCase) parse(ends ...int) (r *http.Request, n int, err error) {
 
 // respond gives the answer to what was parsed, as an Upgrader does.
 func (c *handshakeCase) respond(r *http.Request, err error) []byte {
+	if r != nil && c.secure {
+		r.TLS = new(tls.ConnectionState)
+	}
 	var key, subprotocol string
 	if err == nil {
 		key, err = checkUpgrade(r)
@@ -439,6 +443,7 @@ func TestCheckUpgradeOfNetHTTP(t *testing.T) {
 		{"Host with a path", func(r *http.Request) { r.Host = "a/b" }, 400},
 		{"target with a fragment", func(r *http.Request) { r.RequestURI = "/a#b" }, 400},
 		{"target with NUL", func(r *http.Request) { r.RequestURI = "/%00" }, 400},
+		{"query with NUL", func(r *http.Request) { r.RequestURI = "/?%00" }, 0},
 		{"target not ASCII", func(r *http.Request) { r.RequestURI = "/\u00eb" }, 400},
 		{"body", func(r *http.Request) { r.ContentLength = 1 }, 400},
 		{"body of unknown length", func(r *http.Request) { r.ContentLength = -1 }, 400},

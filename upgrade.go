@@ -38,14 +38,17 @@ type Upgrader struct {
 	Subprotocols []string
 	// Origins are the pages that may connect beside those of the server's own
 	// host and port, as "https://example.com", "example.com:8080",
-	// "https://*.example.com" or "*" for all. Another is refused with 403. A
+	// "https://*.example.com" or "*" for all, "file://" of an application and an
+	// Origin that is none among them. Another is refused with 403. A
 	// request without Origin doesn't come from a page and is allowed (section 10.2).
 	Origins []string
 	// CheckOrigin replaces that rule when it is set.
 	CheckOrigin func(*http.Request) bool
 	// AllowedHosts are the values of Host that the server answers to, against
 	// DNS rebinding: "example.com" for any port, "example.com:8080",
-	// "*.example.com", or "*". Another is refused with 403; an empty list allows all.
+	// "*.example.com", or "*". The standard port, 443 over TLS and else 80, needn't
+	// be sent. Another is refused with 403; an empty list allows all. Where a
+	// request's target names a host, that one counts (RFC 9112, section 3.2.2).
 	AllowedHosts []string
 	// OnUpgrade is called for a request that would be answered with 101, and is
 	// the one place to authenticate. What it adds to h goes into the answer. An

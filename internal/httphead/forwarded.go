@@ -57,9 +57,19 @@ func forwardedFor(element string) string {
 		if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
 			value = value[1 : n-1]
 		}
-		return value
+		return withoutHiddenPort(value)
 	}
 	return ""
+}
+
+// withoutHiddenPort takes a port off a node that is a name instead of a number,
+// as in "192.0.2.1:_p" (RFC 7239, section 6.3).
+func withoutHiddenPort(node string) string {
+	host, port, found := strings.Cut(node, ":_")
+	if found && port != "" && hasOnly(port, obfuscatedByte) {
+		return host
+	}
+	return node
 }
 
 // HostIP returns the address in "ip", "ip:port", "[ip]" or "[ip]:port", and an

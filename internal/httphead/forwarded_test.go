@@ -24,6 +24,9 @@ func TestForwardedHops(t *testing.T) {
 		{"Forwarded", []string{`for="[2001:db8:cafe::17]:4711", for=192.0.2.1`}, "192.0.2.1 2001:db8:cafe::17"},
 		{"Forwarded", []string{`for=192.0.2.1;host="a,b;for=1.1.1.1"`}, "192.0.2.1"},
 		{"Forwarded", []string{"for=_hidden, by=10.2.2.2"}, "- -"},
+		{"Forwarded", []string{`for="[2001:db8::1]:_p", for="192.0.2.1:_a.b-c_9"`}, "192.0.2.1 2001:db8::1"},
+		{"Forwarded", []string{`for="[2001:db8::1]:_", for="192.0.2.1:_a/b", for="_a:_b"`}, "- - -"},
+		{"X-Forwarded-For", []string{"192.0.2.1:_p"}, "-"},
 		{"Forwarded", []string{`for="`}, "-"},
 		// A client that leaves a quoted string open can't hide what a proxy wrote.
 		{"Forwarded", []string{`for="203.0.113.7, for=198.51.100.1`}, "198.51.100.1 -"},

@@ -7,11 +7,13 @@ import (
 
 // The classes of bytes that the grammars are made of.
 const (
-	tokenByte     = 1 << iota // tchar (RFC 9110, section 5.6.2)
-	valueByte                 // field-vchar, obs-text, SP and HTAB (RFC 9110, section 5.5)
-	targetByte                // visible ASCII but "#", which never is sent (RFC 9112, section 3.2)
-	hostByte                  // unreserved and sub-delims (RFC 3986, section 3.2.2)
-	plainPathByte             // those of a path that stand for themselves, escaped or not
+	tokenByte      = 1 << iota // tchar (RFC 9110, section 5.6.2)
+	valueByte                  // field-vchar, obs-text, SP and HTAB (RFC 9110, section 5.5)
+	targetByte                 // visible ASCII but "#", which never is sent (RFC 9112, section 3.2)
+	queryByte                  // the same, and the bytes over ASCII that some clients send as they are
+	hostByte                   // unreserved and sub-delims (RFC 3986, section 3.2.2)
+	obfuscatedByte             // those of a obfuscated name (RFC 7239, section 6.3)
+	plainPathByte              // those of a path that stand for themselves, escaped or not
 )
 
 var byteClasses = func() (t [256]uint8) {
@@ -27,8 +29,14 @@ var byteClasses = func() (t [256]uint8) {
 		if c > ' ' && c < 0x7f && c != '#' {
 			t[i] |= targetByte
 		}
+		if c > ' ' && c != 0x7f && c != '#' {
+			t[i] |= queryByte
+		}
 		if alnum || strings.IndexByte("-._~!$&'()*+,;=", c) >= 0 {
 			t[i] |= hostByte
+		}
+		if alnum || strings.IndexByte("._-", c) >= 0 {
+			t[i] |= obfuscatedByte
 		}
 		if alnum || strings.IndexByte("-._~/$&+:=@", c) >= 0 {
 			t[i] |= plainPathByte

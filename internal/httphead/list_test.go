@@ -163,7 +163,9 @@ func TestByteClasses(t *testing.T) {
 		{"token", tokenByte, "!#$%&'*+-.^_`|~" + alnum},
 		{"value", valueByte, "\t " + visible + obs.String()},
 		{"target", targetByte, strings.ReplaceAll(visible, "#", "")},
+		{"query", queryByte, strings.ReplaceAll(visible, "#", "") + obs.String()},
 		{"host", hostByte, "-._~!$&'()*+,;=" + alnum},
+		{"hidden name", obfuscatedByte, "._-" + alnum},
 		{"plain path", plainPathByte, "-._~/$&+:=@" + alnum},
 	} {
 		for c := range 256 {

@@ -95,7 +95,7 @@ func matchHost(pattern, host string) bool {
 // a connection that is plain or secure. It may if it is the host's own, or is
 // among those allowed: hosts, hosts with a port, either with a scheme before it,
 // "*." and a domain in place of the host, whole origins as they are sent, or "*"
-// for all.
+// for all, whatever their form: applications on a phone send "file://".
 func AllowsOrigin(allowed []string, sent, host string, secure bool) bool {
 	o, ok := parseOrigin(sent)
 	if ok && o.of(host, secure) {
@@ -103,7 +103,7 @@ func AllowsOrigin(allowed []string, sent, host string, secure bool) bool {
 	}
 	for _, pattern := range allowed {
 		switch {
-		case pattern == "*" && (ok || sent == "null"),
+		case pattern == "*",
 			sent != "" && EqualFold(pattern, sent),
 			ok && o.matches(pattern, secure):
 			return true
@@ -112,10 +112,18 @@ func AllowsOrigin(allowed []string, sent, host string, secure bool) bool {
 	return false
 }
 
-// AllowsHost reports whether a request's host is among those allowed: hosts,
-// which stand for any port, hosts with a port, "*." and a domain, or "*".
-func AllowsHost(allowed []string, sent string) bool {
+// AllowsHost reports whether the host of a request, over a connection that is
+// plain or secure, is among those allowed: hosts, which stand for any port, hosts
+// with a port, "*." and a domain, or "*". A port that isn't sent is the standard
+// one.
+func AllowsHost(allowed []string, sent string, secure bool) bool {
 	host, port, ok := SplitHost(sent)
+	if port == "" {
+		port = "80"
+		if secure {
+			port = "443"
+		}
+	}
 	for _, pattern := range allowed {
 		phost, pport, pok := SplitHost(pattern)
 		if pattern == "*" || ok && pok && matchHost(phost, host) && (pport == "" || pport == port) {

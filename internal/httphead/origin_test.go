@@ -81,6 +81,9 @@ func TestAllowsOrigin(t *testing.T) {
 		// Patterns.
 		{"http://b.example", "a.example", false, "*", true},
 		{"null", "a.example", false, "*", true},
+		{"file://", "a.example", false, "*", true},
+		{"http://b.example/a/path", "a.example", true, "*", true},
+		{"", "a.example", false, "*", true},
 		{"null", "a.example", false, "null", true},
 		{"", "a.example", false, "", false},
 		{"app://b", "a.example", false, "APP://b", true},
@@ -113,26 +116,35 @@ func TestAllowsOrigin(t *testing.T) {
 func TestAllowsHost(t *testing.T) {
 	for _, test := range []struct {
 		allowed, sent string
-		want          bool
+		secure, want  bool
 	}{
-		{"a.example", "a.example", true},
-		{"a.example", "A.EXAMPLE:9001", true},
-		{"a.example:9001", "a.example:9001", true},
-		{"a.example:9001", "a.example", false},
-		{"a.example:9001", "a.example:9002", false},
-		{"*.a.example", "x.a.example:9001", true},
-		{"*.a.example", "a.example", false},
-		{"*", "b.example", true},
-		{"*", "b example", true}, // refused elsewhere
-		{"a.example", "b.example", false},
-		{"a example", "a example", false},
-		{"a.example", "a example", false},
+		{"a.example", "a.example", false, true},
+		{"a.example", "A.EXAMPLE:9001", false, true},
+		{"a.example", "a.example:443", true, true},
+		{"a.example:9001", "a.example:9001", false, true},
+		{"a.example:9001", "a.example", false, false},
+		{"a.example:9001", "a.example:9002", false, false},
+		{"a.example:80", "a.example", false, true}, // which is sent without
+		{"a.example:80", "a.example:", false, true},
+		{"a.example:80", "a.example:80", false, true},
+		{"a.example:80", "a.example", true, false},
+		{"a.example:443", "a.example", false, false},
+		{"a.example:443", "a.example", true, true},
+		{"[::1]:443", "[::1]", true, true},
+		{"*.a.example", "x.a.example:9001", false, true},
+		{"*.a.example:80", "x.a.example", false, true},
+		{"*.a.example", "a.example", false, false},
+		{"*", "b.example", false, true},
+		{"*", "b example", false, true}, // refused elsewhere
+		{"a.example", "b.example", false, false},
+		{"a example", "a example", false, false},
+		{"a.example", "a example", false, false},
 	} {
-		if got := AllowsHost([]string{"other.example", test.allowed}, test.sent); got != test.want {
-			t.Errorf("AllowsHost(%q, %q) = %v; want %v", test.allowed, test.sent, got, test.want)
+		if got := AllowsHost([]string{"other.example", test.allowed}, test.sent, test.secure); got != test.want {
+			t.Errorf("AllowsHost(%q, %q, %v) = %v; want %v", test.allowed, test.sent, test.secure, got, test.want)
 		}
 	}
-	if AllowsHost(nil, "a.example") {
-		t.Error("AllowsHost(nil, a.example) = true; want false")
+	if AllowsHost(nil, "a.example", false) {
+		t.Error("AllowsHost(nil, a.example, false) = true; want false")
 	}
 }

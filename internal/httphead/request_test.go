@@ -59,8 +59,8 @@ func TestOtherRequests(t *testing.T) {
 
 func TestCheckTarget(t *testing.T) {
 	for target, ok := range map[string]bool{
-		"/": true, "/a%2f?b": true, "*": true, "http://a/": true,
-		"": false, "/ ": false, "/a#b": false, "/\u00eb": false, "/%": false, "/%0": false, "/%0g": false, "/%00": false,
+		"/": true, "/a%2f?b": true, "*": true, "http://a/": true, "/?": true, "/?a=100%": true, "/?%u00fc%00": true, "/?\u00eb?": true,
+		"": false, "/ ": false, "/? ": false, "/?#": false, "/%zz?": false, "/a#b": false, "/\u00eb": false, "/%": false, "/%0": false, "/%0g": false, "/%00": false,
 	} {
 		err := CheckTarget(target)
 		if e, isError := err.(*Error); (err == nil) != ok || !ok && (!isError || e.Status != 400) {
