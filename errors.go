@@ -86,7 +86,7 @@ func (e *ProtocolError) Is(target error) bool {
 // answer. OnUpgrade may return one to choose the status and the line of text.
 type HandshakeError struct {
 	Status int    // of HTTP, 300 to 599 but 304; another is sent as 500
-	Reason string // one line, for the client to read
+	Reason string // one line for the client to read, or content of the type that OnUpgrade has set
 }
 
 // Error gives the status and the reason.

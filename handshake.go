@@ -207,13 +207,15 @@ func appendAcceptKey(dst []byte, key string) []byte {
 
 // checkExtraHeader holds what a header of the application may be. A CR or LF
 // in it would end the header early and let whoever chose the value write the
-// rest; the fields of the handshake and of the message's length are ours.
-func checkExtraHeader(h http.Header) error {
+// rest; the fields of the handshake and of the message's length are ours. A
+// refusal has content, whose type may be the application's.
+func checkExtraHeader(h http.Header, refusal bool) error {
 	for name, values := range h {
 		if !httphead.IsToken(name) {
 			return fmt.Errorf("websocket: header name %s (RFC 9110, section 5.1)", quote(name))
 		}
-		if isReserved(name) {
+		content := refusal && len(values) == 1 && httphead.EqualFold(name, contentType)
+		if isReserved(name) && !content {
 			return fmt.Errorf("websocket: header %s is written by the handshake", name)
 		}
 		for _, v := range values {
@@ -256,8 +258,9 @@ func (e *HandshakeError) status() int {
 	return e.Status
 }
 
-// appendRefusal appends the answer to a request that was refused. extra was
-// through checkExtraHeader.
+// appendRefusal appends the answer to a request that was refused: a line of text,
+// or the reason as it stands if extra names its type. extra was through
+// checkExtraHeader.
 func appendRefusal(dst []byte, e *HandshakeError, extra http.Header) []byte {
 	status := e.status()
 	dst = append(dst, "HTTP/1.1 "...)
@@ -277,19 +280,28 @@ func appendRefusal(dst []byte, e *HandshakeError, extra http.Header) []byte {
 		dst = appendField(dst, "Retry-After", retryAfter)
 	}
 	dst = appendHeaderFields(dst, extra)
-	reason := cmp.Or(e.Reason, http.StatusText(status))
-	dst = append(dst, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
-	dst = strconv.AppendInt(dst, int64(len(reason)+1), 10)
-	dst = append(dst, "\r\n\r\n"...)
-	for i := range len(reason) {
-		// One line: what the application gave as a reason may hold anything.
-		c := reason[i]
-		if c < ' ' || c == 0x7f {
-			c = ' '
-		}
-		dst = append(dst, c)
+	content := e.Reason
+	if !hasField(extra, contentType) {
+		dst = appendField(dst, contentType, "text/plain; charset=utf-8")
+		content = oneLine(cmp.Or(content, http.StatusText(status)))
 	}
-	return append(dst, '\n')
+	dst = append(dst, "Content-Length: "...)
+	dst = strconv.AppendInt(dst, int64(len(content)), 10)
+	return append(append(dst, "\r\n\r\n"...), content...)
+}
+
+const contentType = "Content-Type"
+
+// oneLine makes a line of what the application gave as a reason, which may hold
+// anything.
+func oneLine(reason string) string {
+	b := append([]byte(reason), '\n')
+	for i, c := range b[:len(reason)] {
+		if c < ' ' || c == 0x7f {
+			b[i] = ' '
+		}
+	}
+	return string(b)
 }
 
 // retryAfter is in seconds. A client that waits less finds the same crowd.

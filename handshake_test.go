@@ -361,6 +361,13 @@ func TestAppendRefusal(t *testing.T) {
 		{300, "x", nil, "300 Multiple Choices\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
 		{599, "x", nil, "599 \r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
 		{499, "x", nil, "499 \r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
+		// Content of another type is sent as it is, and the type once.
+		{400, "{\"error\":\n\"no room\"}", http.Header{"Content-Type": {"application/json"}, "X-A": {"b"}},
+			"400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\nX-A: b\r\nContent-Length: 20\r\n\r\n{\"error\":\n\"no room\"}"},
+		{400, "\x00\xff", http.Header{"content-type": {"image/x"}},
+			"400 Bad Request\r\nConnection: close\r\ncontent-type: image/x\r\nContent-Length: 2\r\n\r\n\x00\xff"},
+		{404, "", http.Header{"Content-Type": {"text/html"}},
+			"404 Not Found\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"},
 		// What refuses nothing, has no body or isn't a status.
 		{0, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
 		{101, "x", nil, "500 Internal Server Error\r\n" + tail + "Content-Length: 2\r\n\r\nx\n"},
@@ -411,12 +418,30 @@ func TestCheckExtraHeader(t *testing.T) {
 		{"SEC-WEBSOCKET-EXTENSIONS", "a", false},
 		{"Sec-Websocket-Version", "13", false},
 	} {
-		err := checkExtraHeader(http.Header{"Date": {"now"}, test.name: {"ok", test.value}})
-		if (err == nil) != test.ok {
-			t.Errorf("checkExtraHeader(%q: %q) = %v; want ok = %v", test.name, test.value, err, test.ok)
+		for _, refusal := range []bool{false, true} {
+			err := checkExtraHeader(http.Header{"Date": {"now"}, test.name: {"ok", test.value}}, refusal)
+			if (err == nil) != test.ok {
+				t.Errorf("checkExtraHeader(%q: %q, %v) = %v; want ok = %v", test.name, test.value, refusal, err, test.ok)
+			}
+			if err != nil && !strings.HasPrefix(err.Error(), "websocket: ") {
+				t.Errorf("checkExtraHeader(%q: %q, %v) = %v; want websocket: ...", test.name, test.value, refusal, err)
+			}
 		}
-		if err != nil && !strings.HasPrefix(err.Error(), "websocket: ") {
-			t.Errorf("checkExtraHeader(%q: %q) = %v; want websocket: ...", test.name, test.value, err)
+	}
+	// A refusal has content, of one type.
+	for _, test := range []struct {
+		name, value string
+		refusal, ok bool
+	}{
+		{"Content-Type", "application/json", true, true},
+		{"content-type", "application/json", true, true},
+		{"Content-Type", "application/json", false, false},
+		{"Content-Type", "a\r\nB: c", true, false},
+		{"Content-Length", "1", true, false},
+	} {
+		err := checkExtraHeader(http.Header{test.name: {test.value}}, test.refusal)
+		if (err == nil) != test.ok {
+			t.Errorf("checkExtraHeader(%q: %q, %v) = %v; want ok = %v", test.name, test.value, test.refusal, err, test.ok)
 		}
 	}
 }

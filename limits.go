@@ -235,7 +235,7 @@ func (s *Server) callbackPanicked(remote string, v any, answered bool) error {
 // dismiss counts a handshake that failed, and ends it.
 func (s *Server) dismiss(nc net.Conn, err error, t *connTrace) {
 	s.note(nc.RemoteAddr().String(), err)
-	endHandshake(nc, err, nil, t)
+	endHandshake(nc, nil, err, nil, t)
 }
 
 // note counts a handshake that failed, and logs what is of use to whoever runs

@@ -53,7 +53,8 @@ type Upgrader struct {
 	// OnUpgrade is called for a request that would be answered with 101, and is
 	// the one place to authenticate. What it adds to h goes into the answer. An
 	// error refuses the upgrade: a *HandshakeError with its status and reason,
-	// any other with 403.
+	// any other with 403. The reason is sent as a line of text, or as it stands
+	// if h has a Content-Type, such as that of JSON.
 	OnUpgrade func(r *http.Request, h http.Header) error
 
 	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
@@ -161,7 +162,7 @@ func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	t := u.Trace.accepted(nc)
 	in, r, err := u.readRequest(nc, t)
 	if err != nil {
-		return nil, nil, endHandshake(nc, err, nil, t)
+		return nil, nil, endHandshake(nc, nil, err, nil, t)
 	}
 	c, err := u.accept(nc, r, in, standalone(u), t)
 	if err != nil {
@@ -246,13 +247,17 @@ func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Reques
 }
 
 // endHandshake closes nc after err, which it returns: a refusal is answered, so
-// that the answer arrives.
-func endHandshake(nc net.Conn, err error, extra http.Header, t *connTrace) error {
+// that the answer arrives. r is the request that was refused, nil if it wasn't
+// read.
+func endHandshake(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace) error {
 	var refused *HandshakeError
 	if errors.As(err, &refused) {
-		head := appendRefusal(nil, refused, withDate(extra))
-		t.refusal(head)
-		nc.Write(head)
+		answer := appendRefusal(nil, refused, withDate(extra))
+		if r != nil && r.Method == http.MethodHead { // without content (RFC 9110, section 9.3.2)
+			answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
+		}
+		t.refusal(answer)
+		nc.Write(answer)
 		linger(nc)
 	} else {
 		cutConn(nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
@@ -281,11 +286,11 @@ func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registr
 	a, err := u.negotiate(r)
 	if err != nil {
 		putBuffer(in)
-		return nil, endHandshake(nc, err, a.extra, t)
+		return nil, endHandshake(nc, r, err, a.extra, t)
 	}
 	if err := a.write(nc, t); err != nil {
 		putBuffer(in)
-		return nil, endHandshake(nc, err, nil, t)
+		return nil, endHandshake(nc, r, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
 	c := newConn(reg.adopt(nc), reg, t)
@@ -355,11 +360,16 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 	err = u.OnUpgrade(r, a.extra)
 	var refused *HandshakeError
 	if err != nil && !errors.As(err, &refused) {
+		a.extra.Del(contentType) // the text is ours
 		err = fmt.Errorf("%w (%w)", err, refuse(http.StatusForbidden, "refused"))
 	}
-	if bad := checkExtraHeader(a.extra); bad != nil {
+	if bad := checkExtraHeader(a.extra, err != nil); bad != nil {
 		a.extra = nil
-		return a, fmt.Errorf("%w (%w)", bad, refuse(http.StatusInternalServerError, "internal server error"))
+		bad = fmt.Errorf("%w (%w)", bad, refuse(http.StatusInternalServerError, "internal server error"))
+		if err != nil {
+			bad = fmt.Errorf("%w, instead of OnUpgrade's %w", bad, err)
+		}
+		return a, bad
 	}
 	return a, err
 }
@@ -381,7 +391,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 	}
 	nc, brw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		err = fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError, "the connection can't be taken over"))
+		err = fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError, "the connection can't be taken over from a %T", w))
 		refuseHTTP(w, r, err, nil)
 		return nil, err
 	}
@@ -398,7 +408,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 	}
 	t.requestHTTP(r)
 	if err := a.write(nc, t); err != nil {
-		return nil, endHandshake(nc, err, nil, t)
+		return nil, endHandshake(nc, r, err, nil, t)
 	}
 	nc.SetDeadline(time.Time{})
 	c := newConn(reg.adopt(nc), reg, t)
@@ -413,7 +423,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 	return c, nil
 }
 
-// refuseHTTP answers by net/http what refuseConn would have written itself.
+// refuseHTTP answers by net/http what endHandshake would have written itself.
 func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.Header) {
 	var refused *HandshakeError
 	errors.As(err, &refused)

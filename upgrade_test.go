@@ -159,6 +159,18 @@ var policyTests = []policyTest{
 		h.Set("WWW-Authenticate", `Basic realm="chat"`)
 		return fmt.Errorf("of %w", &HandshakeError{http.StatusUnauthorized, "who are you?"})
 	}}, nil, 401, "who are you?", map[string]string{"Www-Authenticate": `Basic realm="chat"`, "Connection": "close"}},
+	{"OnUpgrade answers with JSON", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
+		h.Set("Content-Type", "application/json")
+		return &HandshakeError{http.StatusBadRequest, "{\n\t\"error\": \"no room\"\n}"}
+	}}, nil, 400, "{\n\t\"error\": \"no room\"\n}", map[string]string{"Content-Type": "application/json"}},
+	{"OnUpgrade fails with a type", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
+		h.Set("Content-Type", "application/json")
+		return errNoTicket
+	}}, nil, 403, "refused\n", map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
+	{"a type for the 101", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
+		h.Set("Content-Type", "application/json")
+		return nil
+	}}, nil, 500, "internal server error", nil},
 	{"OnUpgrade fails", Upgrader{OnUpgrade: func(*http.Request, http.Header) error { return errNoTicket }}, nil, 403, "refused", nil},
 	{"header with a line break", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
 		h.Set("X-Name", "a\r\nSet-Cookie: b")
@@ -267,6 +279,26 @@ func TestUpgradeHTTPRefusals(t *testing.T) {
 		if c != nil || !errors.As(err, &refused) || refused.Status != want || w.Code != want {
 			t.Errorf("UpgradeHTTP of %s answered %d, %v, %v; want %d", r.Proto, w.Code, c, err, want)
 		}
+		if want == 500 && (!strings.Contains(err.Error(), "*httptest.ResponseRecorder") || !errors.Is(err, http.ErrNotSupported)) {
+			t.Errorf("UpgradeHTTP: %v; want it to name the type of the ResponseWriter", err)
+		}
+	}
+}
+
+// What stands between net/http and a Server, and hides the connection, is named
+// to the client and in the log.
+func TestServeHTTPInsideTimeoutHandler(t *testing.T) {
+	var book logBook
+	s := &Server{Handler: echoEvents(), ErrorLog: book.logger()}
+	ts := httptest.NewUnstartedServer(http.TimeoutHandler(s, patience, ""))
+	p := dialHTTPTest(t, ts, false)
+	p.send([]byte(peerRequest))
+	const name = "*http.timeoutWriter"
+	if resp, text := p.answer(); resp.StatusCode != 500 || !strings.Contains(text, name) {
+		t.Errorf("answer %s %q, want 500 with %s", resp.Status, text, name)
+	}
+	if lines := book.all(); len(lines) != 1 || !strings.Contains(lines[0], name) {
+		t.Errorf("logged %q, want one line with %s", lines, name)
 	}
 }
 
@@ -429,7 +461,7 @@ func TestEndlessHandshakes(t *testing.T) {
 				if in != nil {
 					t.Error("readRequest returned a request")
 				}
-				done <- endHandshake(mc, err, nil, nil)
+				done <- endHandshake(mc, nil, err, nil, nil)
 			}()
 			resp, _ := p.answer()
 			if resp.StatusCode != test.status {

@@ -3,6 +3,7 @@ package websocket
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -111,5 +112,31 @@ func TestRealClients(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// The answer to a HEAD has the fields that one to a GET would have, and no
+// content (RFC 9110, section 9.3.2).
+func TestHeadHasNoContent(t *testing.T) {
+	for way, connect := range waysIn {
+		t.Run(way, func(t *testing.T) {
+			p := connect(t, Upgrader{})
+			p.send([]byte(strings.Replace(peerRequest, "GET", "HEAD", 1)))
+			for p.receive() == nil {
+			}
+			head, content, _ := strings.Cut(string(p.in), "\r\n\r\n")
+			if content != "" {
+				t.Errorf("answer with the content %q, want none", content)
+			}
+			lines := strings.Split(head, "\r\n")
+			if lines[0] != "HTTP/1.1 405 Method Not Allowed" {
+				t.Errorf("answer %q, want 405", lines[0])
+			}
+			for _, want := range []string{"Allow: GET", "Connection: close", "Content-Length: 65", "Content-Type: text/plain; charset=utf-8"} {
+				if !slices.Contains(lines, want) {
+					t.Errorf("answer %q, want in it %q", lines, want)
+				}
+			}
+		})
 	}
 }
