@@ -34,7 +34,7 @@ type referenceServer struct {
 }
 
 func reference(v *conformanceCase, stream []byte) *referenceServer {
-	r := &referenceServer{vector: v, limit: 1 << 20, maxFragments: 65536, maxControls: 1000}
+	r := &referenceServer{vector: v, limit: 1 << 20, maxFragments: 131072, maxControls: 1000}
 	if v.u.MaxMessageSize > 0 {
 		r.limit = uint64(v.u.MaxMessageSize)
 	}

@@ -30,9 +30,9 @@ func TestTinyFragments(t *testing.T) {
 		payload func(i int) string
 		taken   int // frames before the refusal
 	}{
-		{"900,000 of one byte", 900_000, func(int) string { return "x" }, 65536},
+		{"900,000 of one byte", 900_000, func(int) string { return "x" }, 131072},
 		{"a million without any", 1_000_000, func(int) string { return "" }, 64},
-		{"a byte behind each 64 without any", 900_000, func(i int) string { return "x"[min(i%65, 1):] }, 65536},
+		{"a byte behind each 64 without any", 900_000, func(i int) string { return "x"[min(i%65, 1):] }, 131072},
 	} {
 		stream := fragmentsOf(test.n, test.payload)
 		taken := len(fragmentsOf(test.taken, test.payload))

@@ -277,6 +277,21 @@ func TestMessageTooBig(t *testing.T) {
 	}
 }
 
+// A large message may come in small frames: 4 MiB by 64 bytes, and an empty last
+// one, are within what a peer may spread it over by default.
+func TestManyFragments(t *testing.T) {
+	c, p := connect(t, &Upgrader{MaxMessageSize: 4 << 20}, tcpPair)
+	const frames = 4 << 20 / 64
+	stream := clientFrame(opBinary, false, strings.Repeat("x", 64))
+	for range frames - 1 {
+		stream = append(stream, clientFrame(opContinuation, false, strings.Repeat("x", 64))...)
+	}
+	go p.nc.Write(append(stream, clientFrame(opContinuation, true, "")...))
+	if _, data, err := c.ReadMessage(); len(data) != 4<<20 || err != nil {
+		t.Errorf("ReadMessage of %d frames = %d bytes, %v; want 4 MiB", frames+1, len(data), err)
+	}
+}
+
 // The limit itself is allowed, and a negative one is none.
 func TestMessageOfTheLimit(t *testing.T) {
 	for _, u := range []*Upgrader{{MaxMessageSize: 5000}, {MaxMessageSize: -1, MaxFragments: -1}} {

@@ -89,7 +89,7 @@
 //
 // Every limit has a default that holds for the zero value of [Upgrader] and
 // [Server]; their fields tell. A message that comes in has at most 1 MiB,
-// counted after inflating, in at most 65,536 fragments. Memory isn't allocated
+// counted after inflating, in at most 131,072 fragments. Memory isn't allocated
 // for a length that was only declared: at most 64 KiB ahead of what has come, or
 // as much again. A handshake takes at most 10 s, its header section 16 KiB. A
 // peer that is silent for 20 s after a ping, or doesn't take a write for 10 s,

@@ -60,7 +60,7 @@ type Upgrader struct {
 	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
 	// 1 MiB by default. Over it: close code 1009, told from the header.
 	MaxMessageSize int64
-	// MaxFragments limits the frames of a message that comes in; 65,536 by
+	// MaxFragments limits the frames of a message that comes in; 131,072 by
 	// default. Over it, or over 64 empty ones in a row: close code 1008.
 	MaxFragments int
 	// Compression, when set, agrees to permessage-deflate (RFC 7692).
@@ -108,7 +108,7 @@ type Upgrader struct {
 
 const (
 	defaultMaxMessageSize = 1 << 20
-	defaultMaxFragments   = 65536
+	defaultMaxFragments   = 128 << 10
 	maxEmptyFragments     = 64
 )
 
