@@ -5,10 +5,15 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -163,6 +168,78 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page has a button for the script %q, which isn't there", script[1])
 		}
 	}
+}
+
+// A step names what does it: a name that the library exports, so that a reader
+// finds its documentation, or a file that is there.
+func TestSteps(t *testing.T) {
+	words, err := os.ReadFile("page/words.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := regexp.MustCompile(`(?s)export const via = \{.*?\n\};`).Find(words)
+	names := regexp.MustCompile(`"([^"]+)"`).FindAllSubmatch(table, -1)
+	if len(names) < 10 {
+		t.Fatalf("%d names in %q", len(names), table)
+	}
+	exported := exports(t, "../..")
+	for _, m := range names {
+		name := string(m[1])
+		if strings.HasSuffix(name, ".go") {
+			if _, err := os.Stat("../../" + name); err != nil {
+				t.Errorf("a step links to %s: %v", name, err)
+			}
+		} else if !exported[name] && name != "net.Listen" {
+			t.Errorf("a step names %s, which the library doesn't export", name)
+		}
+	}
+}
+
+// exports returns what a package exports, as "Type", "Func", "Type.Method" and
+// "Type.Field".
+func exports(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in %s: %v", dir, err)
+	}
+	all := make(map[string]bool)
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Name.Name != "websocket" || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		ast.FileExports(f)
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				prefix := ""
+				if n.Recv != nil {
+					recv := n.Recv.List[0].Type
+					if star, ok := recv.(*ast.StarExpr); ok {
+						recv = star.X
+					}
+					prefix = recv.(*ast.Ident).Name + "."
+				}
+				all[prefix+n.Name.Name] = true
+				return false
+			case *ast.TypeSpec:
+				all[n.Name.Name] = true
+				if s, ok := n.Type.(*ast.StructType); ok {
+					for _, field := range s.Fields.List {
+						for _, id := range field.Names {
+							all[n.Name.Name+"."+id.Name] = true
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+	return all
 }
 
 // A page sees its own connections and those of programs, not those of others.

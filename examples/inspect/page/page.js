@@ -3,19 +3,20 @@
 
 import * as draw from "./draw.js";
 import { element, count, hexes } from "./draw.js";
-import { say, page as words, raw as rawWords, scripts, opcodeName, codeName } from "./words.js";
-import { Story } from "./story.js";
+import { say, via, page as words, raw as rawWords, scripts, outcomes, opcodeName, codeName } from "./words.js";
+import { Story, rule } from "./story.js";
 
 const $ = (id) => document.getElementById(id);
 const session = hexes(crypto.getRandomValues(new Uint8Array(8))).replaceAll(" ", "");
 const base = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}`;
 
-const story = new Story($("steps"));
+const story = new Story($("steps"), $("below"));
 const clients = new Map(); // what is known of each client, by its name
 let socket = null;
+let mine = null; // the client that socket is
 let opened = 0; // clients of this page so far
+let asked = null; // what the last button asked for, until something came of it
 let answers = 0; // that were shown
-let requests = 0; // of the raw client's that were shown
 let trace = null;
 let ahead = 0; // of the server's clock, in milliseconds
 
@@ -29,12 +30,38 @@ function client(name, at) {
   return clients.get(name);
 }
 
+// The verdict, one line above the steps
+
+// ask begins one: c was asked for what the button says.
+function ask(c, button) {
+  asked = { c, button, at: now() };
+  $("verdict").className = "";
+  $("verdict").replaceChildren(element("b", "", button), " …");
+}
+
+// conclude ends it with what came of it. step is where it is told.
+function conclude(c, step, came, problem = null) {
+  if (asked?.c !== c) return;
+  const show = element("button", "", "show");
+  show.type = "button";
+  show.addEventListener("click", () => story.show(step));
+  const line = element("span", "", element("b", "", asked.button), " → ", came);
+  if (problem) line.append(" ", ...rule({ ...problem, sentence: "" }).childNodes);
+  $("verdict").className = problem ? "bad" : "";
+  $("verdict").replaceChildren(line, show);
+  asked = null;
+}
+
+const took = () => `after ${(now() - asked?.at).toFixed(1)} ms`;
+
 // The page's script
 
 function connect() {
   const name = `page-${++opened}`;
   const c = client(name, now());
   const url = `${base}/echo`;
+  mine = c;
+  ask(c, "new WebSocket");
   page(c, "new", `ws = new WebSocket("${url}")`, words.new);
   const ws = new WebSocket(`${url}?session=${session}&client=${name}`);
   ws.binaryType = "arraybuffer";
@@ -43,17 +70,20 @@ function connect() {
 
   ws.onopen = () => {
     c.open = page(c, "onopen", "ws.onopen", words.onopen, { after: c.answer });
+    conclude(c, c.open, `101: the connection is open, ${took()}`);
     showState();
     $("text").focus({ preventScroll: true });
   };
   ws.onmessage = ({ data }) => {
     const step = page(c, "onmessage", `ws.onmessage   event.data = ${literal(data)}`, words.onmessage, { after: c.writes[c.received.length] });
     c.received.push(step);
+    if (asked?.echo) conclude(c, step, `echoed: ws.onmessage, ${took()}`);
   };
   ws.onerror = () => page(c, "onerror bad", "ws.onerror", words.onerror);
   ws.onclose = ({ code, reason, wasClean }) => {
-    page(c, "onclose", `ws.onclose   code = ${code}, reason = ${JSON.stringify(reason)}, wasClean = ${wasClean}`,
+    const step = page(c, "onclose", `ws.onclose   code = ${code}, reason = ${JSON.stringify(reason)}, wasClean = ${wasClean}`,
       `${words.onclose} ${codeName(code)}.`);
+    conclude(c, step, `closed with ${codeName(code)}, ${wasClean ? "clean" : "not clean"}`);
     if (socket === ws) socket = null;
     showState();
   };
@@ -61,15 +91,16 @@ function connect() {
 
 function send(data) {
   if (socket?.readyState !== WebSocket.OPEN) return;
-  const c = client(`page-${opened}`);
-  c.sent.push(page(c, "send", `ws.send(${literal(data)})`, words.send));
+  ask(mine, `ws.send(${literal(data)})`);
+  asked.echo = true;
+  mine.sent.push(page(mine, "send", `ws.send(${literal(data)})`, words.send));
   socket.send(data);
 }
 
 function close() {
   if (socket?.readyState !== WebSocket.OPEN) return;
-  const c = client(`page-${opened}`);
-  c.sent.push(page(c, "close", `ws.close(1000, "bye")`, words.close));
+  ask(mine, "ws.close(1000)");
+  mine.sent.push(page(mine, "close", `ws.close(1000, "bye")`, words.close));
   socket.close(1000, "bye");
   showState();
 }
@@ -143,7 +174,7 @@ const steps = {
     if (story.has("listen")) return; // the trace was lost, and is back
     const line = (code, sentence) => element("li", "", element("code", "", code), ` ${sentence}`);
     server(e, null, "listen", "before anyone comes", "", {
-      via: "net.Listen",
+      via: via.listen,
       summary: "four calls of the system",
       pictures: [element("ol", "calls",
         line(`socket() = ${e.fd || "…"}`, say.socket),
@@ -157,14 +188,14 @@ const steps = {
   accept(e) {
     const c = client(e.client ?? `other-${e.conn}`, e.at);
     server(e, c, "accept", "accept", story.once(say.accept), {
-      via: "Server.Serve", code: `accept() = ${e.fd || "…"}   from ${e.remote}`,
+      via: via.accept, code: `accept() = ${e.fd || "…"}   from ${e.remote}`,
     });
   },
 
   request(e) {
     const c = client(e.client ?? `other-${e.conn}`, e.at);
     server(e, c, "request from-client", `request, ${count(e.text.length)}`, story.once(`${say.request} ${say.requestFirst}`), {
-      via: "Upgrader.Upgrade", summary: "as it came", folded: c.name.startsWith("raw"), pictures: [draw.head(e.text)],
+      via: via.request, summary: "as it came", folded: true, pictures: [draw.head(e.text)],
     });
   },
 
@@ -172,17 +203,18 @@ const steps = {
     const c = client(e.client ?? `other-${e.conn}`, e.at);
     const lawful = Boolean(e.key);
     c.answer = server(e, c, `answer from-server ${lawful ? "" : "bad"}`, `answer, ${count(e.text.length)}`, lawful ? story.once(say.answer) : say.refusal, {
-      via: lawful ? "appendAcceptKey" : "HandshakeError", before: c.open,
+      via: lawful ? via.answer : via.refusal, before: c.open,
       summary: lawful ? "how the accept value is made" : "as it went", folded: lawful && answers++ > 0,
       pictures: lawful ? [draw.accepting(e.key, e.accept), draw.head(e.text)] : [draw.head(e.text)],
       rule: lawful ? null : { reason: "no WebSocket", section: section(e.text) },
     });
+    if (!lawful) conclude(c, c.answer, `${e.text.split("\r\n")[0].replace(/^HTTP\S+ /, "")}:`, { reason: e.text.split("\r\n\r\n")[1]?.trim().replace(/ \(RFC [^)]*\)$/, "") || "no WebSocket", section: section(e.text) });
   },
 
   state(e) {
     const c = client(e.client ?? `other-${e.conn}`, e.at);
     c.upgraded ||= e.state === "open";
-    if (e.state === "open") server(e, c, "state", "open", story.once(say.open), { via: "OnOpen" });
+    if (e.state === "open") server(e, c, "state", "open", story.once(say.open), { via: via.open });
   },
 
   read(e) {
@@ -196,10 +228,12 @@ const steps = {
     const note = f.problem ? null : effect(c, f, h, pictures);
     c.broken ||= Boolean(f.problem);
     if (h.opcode === 8 && !c.ends) c.ends = "client";
-    server(e, c, `frame from-client ${f.problem ? "bad" : ""}`, `frame read: ${opcodeName(h.opcode)}`, `${story.once(say.twoBytes, f.problem ? "" : say.frameAgain)} ${about(h)}`, {
-      via: "parseHeader, mask", summary: "bit by bit", after: cause, pictures, note,
+    const step = server(e, c, `frame from-client ${f.problem ? "bad" : ""}`, `frame read: ${opcodeName(h.opcode)}`, `${story.once(say.twoBytes, f.problem ? "" : say.frameAgain)} ${about(h)}`, {
+      via: via.read, summary: "bit by bit", after: cause, pictures, note,
       rule: f.problem && { ...f.problem, sentence: say.refused },
     });
+    if (f.problem) conclude(c, step, "refused with", f.problem);
+    if (h.opcode === 10 && asked?.ping) conclude(c, step, `the browser's pong, ${took()}; the script saw nothing of it`);
   },
 
   write(e) {
@@ -209,7 +243,7 @@ const steps = {
     const data = h.opcode < 8;
     if (h.opcode === 8 && !c.ends) c.ends = "server";
     const step = server(e, c, "frame from-server", `frame written: ${opcodeName(h.opcode)}`, `${about(h)} ${story.once(say.notMasked)}`, {
-      via: { 8: c.broken ? "readFailed" : c.ends === "client" ? "peerClosed" : "Conn.Close", 9: "Conn.Ping", 10: "answerPing" }[h.opcode] ?? "Conn.WriteMessage",
+      via: { 8: c.broken ? via.closeBroken : c.ends === "client" ? via.closeAnswer : via.close, 9: via.ping, 10: via.pong }[h.opcode] ?? via.message,
       before: data ? c.received[c.writes.length] : null, summary: "bit by bit",
       pictures: [draw.diagram(f, h), draw.legend(f, h)], note: payloadNote(f, h),
     });
@@ -224,10 +258,14 @@ const steps = {
     const { end } = e;
     const upgraded = Boolean(c.open || c.upgraded);
     const how = !upgraded ? "" : end.clean ? say.clean : end.sent ? say.unclean : say.vanished;
-    server(e, c, `closed ${end.clean ? "" : "bad"}`, "closed", `${how} ${story.once(say.closed)}`, {
-      via: upgraded ? "OnClose" : "HandshakeError", summary: "the closing handshake", pictures: upgraded ? [draw.handshake(end, c.ends)] : [],
+    const step = server(e, c, `closed ${end.clean ? "" : "bad"}`, "closed", `${how} ${story.once(say.closed)}`, {
+      via: upgraded ? via.closed : via.refusal, summary: "the closing handshake", pictures: upgraded ? [draw.handshake(end, c.ends)] : [],
       rule: upgraded && !end.clean ? end.problem : null,
     });
+    if (!c.name.startsWith("page")) {
+      const outcome = outcomes[asked?.script] ? `${outcomes[asked.script]}, then ` : "";
+      conclude(c, step, `${outcome}closed with ${codeName(end.sent)}, ${end.clean ? "clean" : "not clean"}`);
+    }
     clients.delete(c.name.startsWith("other") ? c.name : "");
   },
 
@@ -235,14 +273,16 @@ const steps = {
     const c = client(e.client, e.at);
     const parts = {
       dial: () => ({ code: `connect(${e.text})`, sentence: rawWords.dial }),
-      request: () => ({ sentence: rawWords.request, summary: "as it goes", folded: requests++ > 0, pictures: [draw.head(e.text)] }),
+      request: () => ({ sentence: rawWords.request, summary: "as it goes", folded: true, pictures: [draw.head(e.text)] }),
       answer: () => ({ sentence: e.text.startsWith("HTTP/1.1 101") ? rawWords.answer : rawWords.refused, code: e.text.split("\r\n")[0] }),
       write: () => ({ code: `write(${clip(e.bytes)})`, sentence: rawWords.write }),
       read: () => ({ code: `read() = ${clip(e.bytes)}`, sentence: rawWords.read }),
+      busy: () => ({ code: `not run: ${e.text} others still are`, sentence: rawWords.busy }),
       end: () => ({ code: `read() = ${e.text}`, sentence: rawWords.end }),
     }[e.state]();
     const step = story.add({ at: Math.max(e.at, c.rawLast ?? 0), start: c.start, side: "client", kind: `raw ${e.state}`, causes: causes.has(e.state), title: "raw TCP client", client: e.client, ...parts, sentence: story.once(parts.sentence) });
     c.rawLast = step.at;
+    if (e.state === "busy") conclude(c, step, "not run: too many others still are");
   },
 };
 
@@ -270,7 +310,7 @@ function effect(c, f, h, pictures) {
   c.pieces.push(f.payload);
   if (!h.fin) return null;
   if (c.pieces.length > 1) pictures.push(draw.joining(c.pieces, c.isText));
-  return `OnMessage gets ${c.isText ? "text" : "bytes"}. ${story.once(say.message)}`;
+  return `Events.OnMessage gets ${c.isText ? "text" : "bytes"}. ${story.once(say.message)}`;
 }
 
 function payloadNote(f, h) {
@@ -299,9 +339,16 @@ act("emoji", () => send("🙂"));
 act("binary", () => send(new Uint8Array([0, 1, 2, 3, 254, 255])));
 act("long", () => send("0123456789".repeat(30)));
 act("close", close);
-act("server-ping", () => command({ do: "ping", text: "are you there?" }));
-act("server-close", () => command({ do: "close", code: 1001, text: "going home" }));
-act("clear", () => story.clear());
+act("server-ping", () => {
+  ask(mine, "ping the page");
+  asked.ping = true;
+  command({ do: "ping", text: "are you there?" });
+});
+act("server-close", () => {
+  ask(mine, "close with 1001");
+  command({ do: "close", code: 1001, text: "going home" });
+});
+$("clear").addEventListener("click", () => story.clear());
 
 $("script").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -316,6 +363,8 @@ for (const button of document.querySelectorAll("[data-script]")) {
     const script = button.dataset.script;
     const name = `raw-${++opened}`;
     const c = client(name, now());
+    ask(c, button.textContent);
+    asked.script = script;
     story.add({ at: c.start, start: c.start, side: "client", kind: "raw intro", title: "raw TCP client", client: name, code: button.textContent, sentence: scripts[script] });
     command({ do: "raw", script, client: name, text: text() });
   });

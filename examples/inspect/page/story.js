@@ -12,9 +12,18 @@ export class Story {
   #anchor = null; // the first step of what was just asked for
   #wanted = false;
   #said = new Set();
+  #below; // a button that says how many steps are out of sight
 
-  constructor(list) {
+  constructor(list, below) {
     this.#list = list;
+    this.#below = below;
+    below.addEventListener("click", () => {
+      this.#anchor = null;
+      list.scrollTop = this.#hidden()[0].row.offsetTop - 8;
+    });
+    list.addEventListener("scroll", () => this.#look(), { passive: true });
+    list.addEventListener("toggle", () => this.#look(), true);
+    new ResizeObserver(() => this.#look()).observe(list);
     // Who scrolls wants to read, not to be carried away.
     for (const event of ["wheel", "touchmove", "keydown"]) {
       list.addEventListener(event, () => (this.#anchor = null), { passive: true });
@@ -25,6 +34,24 @@ export class Story {
   follow() {
     this.#wanted = true;
     this.#anchor = null;
+  }
+
+  // show scrolls to a step.
+  show(step) {
+    this.#anchor = null;
+    this.#list.scrollTop = step.row.offsetTop - 8;
+  }
+
+  // hidden returns the steps below what is seen.
+  #hidden() {
+    const end = this.#list.scrollTop + this.#list.clientHeight - 24;
+    return this.#steps.filter((s) => s.row.offsetTop > end);
+  }
+
+  #look() {
+    const n = this.#hidden().length;
+    this.#below.hidden = n === 0;
+    this.#below.textContent = `↓ ${n} more ${n === 1 ? "step" : "steps"}`;
   }
 
   has(kind) {
@@ -43,6 +70,7 @@ export class Story {
     this.#list.replaceChildren();
     this.#steps = this.#steps.filter((s) => s.kind === "listen");
     for (const s of this.#steps) this.#list.append(s.row);
+    this.#look();
   }
 
   // add puts a step where its time says, but behind what it follows from
@@ -67,6 +95,7 @@ export class Story {
     } else if (atEnd) {
       this.#list.scrollTop = this.#list.scrollHeight;
     }
+    this.#look();
     return step;
   }
 
@@ -83,16 +112,12 @@ export class Story {
 function draw(step) {
   const top = element("div", "top", element("span", "title", step.title));
   if (step.client && step.side === "server") top.append(element("span", "tag", step.client));
-  if (step.via) {
-    const via = element("code", "via", step.via);
-    via.title = "What does it in this library";
-    top.append(via);
-  }
+  for (const name of step.via ?? []) top.append(via(name));
   top.append(element("span", "time", since(step.at - step.start)));
   const card = element("div", "step", top);
   if (step.code) card.append(element("code", "line", step.code));
-  if (step.sentence) card.append(element("p", "sentence", step.sentence));
   if (step.rule) card.append(rule(step.rule));
+  if (step.sentence) card.append(element("p", "sentence", step.sentence));
   if (step.pictures?.length) {
     const details = element("details", "", element("summary", "", step.summary ?? "in full"), ...step.pictures.filter(Boolean));
     details.open = !step.folded;
@@ -102,10 +127,21 @@ function draw(step) {
   return element("li", `${step.side} ${step.kind}${step.causes ? " causes" : ""}`, card);
 }
 
+// via names what does a step: a name that the library exports, or a link to the
+// file that has it.
+function via(name) {
+  if (!name.endsWith(".go")) return element("code", "via", name);
+  const link = element("a", "via", name);
+  link.href = `https://github.com/rawws/websocket/blob/main/${name}`;
+  link.rel = "noreferrer";
+  link.target = "_blank";
+  return link;
+}
+
 const since = (ms) => (ms < 10000 ? `+${ms.toFixed(2)} ms` : `+${(ms / 1000).toFixed(1)} s`);
 
 // rule names what was broken, and links to where it stands.
-function rule(problem) {
+export function rule(problem) {
   const p = element("p", "rule", element("b", "", problem.code ? `${problem.code}: ${problem.reason}` : problem.reason));
   const place = problem.section?.match(/RFC (\d+), section ([\d.]+)/);
   if (place) {

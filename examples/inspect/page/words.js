@@ -53,6 +53,25 @@ export const say = {
   closed: "The socket is gone. Its number may go to the next client.",
 };
 
+// What does a step in this library: a name that it exports, or the file that
+// has it.
+export const via = {
+  listen: ["net.Listen"],
+  accept: ["Server.Serve"],
+  request: ["Upgrader.Upgrade", "handshake_request.go"],
+  answer: ["Upgrader.Upgrade", "handshake.go"],
+  refusal: ["HandshakeError"],
+  open: ["Events.OnOpen"],
+  read: ["conn_read.go", "frame.go", "mask.go"],
+  message: ["Conn.WriteMessage"],
+  ping: ["Conn.Ping"],
+  pong: ["conn_write.go"],
+  close: ["Conn.Close"],
+  closeAnswer: ["conn_close.go"],
+  closeBroken: ["ProtocolError", "conn_close.go"],
+  closed: ["Events.OnClose"],
+};
+
 // What a script of the page does, or hears.
 export const page = {
   new: "The browser looks up the host, connects by TCP, and sends an HTTP request. The script goes on meanwhile.",
@@ -72,6 +91,7 @@ export const raw = {
   refused: "Not 101: this stays HTTP, and there is no WebSocket.",
   write: "One frame, byte by byte.",
   read: "What the server sent, as it comes out of TCP: bytes, that the client has to cut into frames itself.",
+  busy: "The server runs only so many raw clients at once. Try again in a moment.",
   end: "The server closed TCP, as it should: between the two, the server closes first (RFC 6455, section 7.1.1).",
 };
 
@@ -86,4 +106,10 @@ export const scripts = {
   length: "The length 5 fits into seven bits, but is written in sixteen.",
   orphan: "A continuation frame, when no message has begun.",
   nokey: "Everything is there but Sec-WebSocket-Key.",
+};
+
+// What came of those scripts that break no rule, beside the end.
+export const outcomes = {
+  fragments: "echoed as one message",
+  ping: "answered with a pong",
 };

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp"
 )
 
 // One's own message as bits, and each wrong frame with the section it breaks.
@@ -56,6 +58,65 @@ func TestInspectPage(t *testing.T) {
 	b.click("#close")
 	b.tells("close 1000", "ws.onclose   code = 1000", "wasClean = true")
 	b.wait(`document.getElementById("state").value === "closed"`)
+}
+
+// What came of a click is seen without scrolling, on a low screen and on a
+// phone, and what lies below is one click away.
+func TestInspectVerdict(t *testing.T) {
+	addr := freeAddr(t)
+	inspect := start(t, addr, build(t, root, "./examples/inspect"), "-addr", addr)
+	for _, size := range [][2]int64{{1280, 640}, {390, 844}, {390, 640}} {
+		b := visit(t, inspect.url)
+		b.do("resize", chromedp.EmulateViewport(size[0], size[1]))
+		for _, click := range []struct{ on, want string }{
+			{"#connect", "101"},
+			{"#send", "echoed"},
+			{"#server-ping", "pong"},
+			{`[data-script="nomask"]`, "1002: text frame without a mask. RFC 6455, section 5.1"},
+			{`[data-script="nokey"]`, "400 Bad Request: 0 Sec-WebSocket-Key headers instead of one. RFC 6455, section 4.2.1"},
+			{`[data-script="fragments"]`, "echoed as one message, then closed with 1000 (normal), clean"},
+			{"#send", "echoed"}, // not mixed up with the raw clients
+			{"#server-close", "closed with 1001 (going away), clean"},
+			{"#connect", "101"},
+			{"#close", "closed with 1000 (normal), clean"},
+		} {
+			b.wait(`!document.querySelector('` + click.on + `').disabled`)
+			eval[bool](b, `document.querySelector('`+click.on+`').click(); return true`)
+			b.wait(`document.getElementById("verdict").innerText.includes(` + quote(click.want) + `)`)
+			b.inView("#verdict")
+		}
+		b.click("#below")
+		if words := eval[string](b, `return document.getElementById("steps").textContent`); strings.Contains(words, "NaN") {
+			t.Errorf("at %v the steps have a time that is none:\n%s", size, words)
+		}
+		order := eval[bool](b, `
+			const rows = [...document.querySelectorAll("#steps > li")];
+			const sent = rows.findLastIndex(r => r.matches(".send")), raw = rows.findLastIndex(r => r.matches(".raw"));
+			const heard = rows.findLastIndex(r => r.matches(".onmessage"));
+			return raw < sent && sent < heard;`)
+		if !order {
+			t.Errorf("at %v what was sent after the raw client isn't behind its steps, and before its echo", size)
+		}
+		for range 100 {
+			if eval[bool](b, `return document.getElementById("below").hidden`) {
+				break
+			}
+			b.click("#below")
+			eval[bool](b, `await new Promise(requestAnimationFrame); return true`)
+		}
+		b.inView("#steps > li:last-child .title")
+	}
+}
+
+// inView wants the whole element on the screen.
+func (b *tab) inView(selector string) {
+	b.Helper()
+	r := eval[struct{ Left, Top, Right, Bottom, Width, Height float64 }](b, `
+		const r = document.querySelector(`+quote(selector)+`).getBoundingClientRect();
+		return {left: r.left, top: r.top, right: r.right, bottom: r.bottom, width: innerWidth, height: innerHeight}`)
+	if r.Left < 0 || r.Top < 0 || r.Right > r.Width || r.Bottom > r.Height || r.Bottom <= r.Top {
+		b.Errorf("%s isn't in view: %+v", selector, r)
+	}
 }
 
 // tells waits until the steps hold all these words.
