@@ -2,6 +2,7 @@ package browser
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,6 +58,29 @@ func TestEchoPage(t *testing.T) {
 			b.click("#connect-button")
 			last("close", "code 1006 (no close frame), not clean")
 		})
+	}
+}
+
+// On a phone, and on a low screen, each event is in view when it comes.
+func TestEchoPageInView(t *testing.T) {
+	addr := freeAddr(t)
+	echo := start(t, addr, build(t, root, "./examples/echo"), "-addr", addr)
+	for _, size := range [][2]int64{{390, 844}, {390, 640}, {1280, 640}} {
+		b := visit(t, echo.url)
+		b.do("resize", chromedp.EmulateViewport(size[0], size[1]))
+		shows := func(kind string) {
+			b.Helper()
+			b.wait(`document.querySelector("#events li:last-child")?.matches(".` + kind + `")`)
+			b.inView("#events li:last-child")
+		}
+		b.click("#connect-button")
+		shows("open")
+		for i := range 10 {
+			b.write("#text", fmt.Sprint("line ", i))
+			shows("message")
+		}
+		b.click("#close button")
+		shows("close")
 	}
 }
 
