@@ -85,8 +85,8 @@ func TestDeclaredLength(t *testing.T) {
 		{1 << 20, 0, 64 << 10},
 		{1 << 20, 1, 64 << 10},
 		{1 << 20, 5000, 64 << 10},
-		{1 << 20, 64 << 10, 64<<10 + 128<<10},
-		{1 << 20, 300_000, 64<<10 + 128<<10 + 256<<10 + 512<<10},
+		{1 << 20, 64 << 10, 64<<10 + 256<<10},
+		{1 << 20, 300_000, 64<<10 + 256<<10 + 1<<20},
 	} {
 		f := vectorFrame{bits: 0x80, key: make([]byte, 4), form: 7, length: test.declared}
 		f.opcode, f.payload = 0x2, make([]byte, test.come)

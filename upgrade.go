@@ -298,7 +298,7 @@ func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registr
 	c.read.in = in
 	c.read.release()
 	if err := reg.add(c); err != nil {
-		return nil, endHandshake(c.nc, err, nil, t)
+		return nil, endHandshake(c.nc, r, err, nil, t)
 	}
 	return c, nil
 }
@@ -418,7 +418,7 @@ func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *regi
 		c.read.in.w, _ = io.ReadFull(brw.Reader, c.read.in.b[:n])
 	}
 	if err := reg.add(c); err != nil {
-		return nil, endHandshake(c.nc, err, nil, t)
+		return nil, endHandshake(c.nc, r, err, nil, t)
 	}
 	return c, nil
 }
