@@ -19,11 +19,13 @@ import (
 // An echoServer is a bare echo on a loop.
 type echoServer struct {
 	testing.TB
-	loop Loop
-	ln   net.Listener
-	a    *Listener
-	nap  time.Duration // of each call of Ready
-	open atomic.Int32
+	loop    Loop
+	ln      net.Listener
+	a       *Listener
+	nap     time.Duration // of each call of Ready
+	open    atomic.Int32
+	churned chan *Socket // gets every socket if there is room
+
 	ends chan error // why a socket ended; what nobody takes is dropped
 }
 
@@ -40,6 +42,10 @@ func (e *echoServer) accept() bool {
 		if err := s.Serve(&echo{e: e}); err != nil {
 			e.Errorf("Serve: %v", err)
 			continue
+		}
+		select {
+		case e.churned <- s:
+		default:
 		}
 		s.Start()
 	}
