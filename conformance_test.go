@@ -211,7 +211,7 @@ func checkOnServer(t *testing.T, name string, e *vectorEcho, h Handler, dial fun
 	client, nc := dial()
 	s := &Server{Handler: h, Upgrader: v.u}
 	s.init()
-	go s.serve(nc)
+	s.accepted(nc, false)
 	client.SetDeadline(time.Now().Add(30 * time.Second)) // only a test that fails needs it
 	out, err := talk(client, v)
 	client.Close()

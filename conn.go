@@ -138,7 +138,6 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	} else if rawCapable {
 		c.raw = descriptorOf(nc)
 	}
-	t.state(stateOpen)
 	return c
 }
 

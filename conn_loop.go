@@ -49,9 +49,7 @@ func (c *Conn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	}
 	var err error
 	if !r.lingering {
-		c.lend(w)
-		err = c.deliver()
-		c.takeBack()
+		err = c.deliverLent(w)
 	}
 	if r.lingering {
 		return c.lingerOn(s, w)
@@ -60,6 +58,14 @@ func (c *Conn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 		return r.turnOver
 	}
 	return c.loopEnded(s, err)
+}
+
+// deliverLent delivers what fits into the worker's buffer, which goes back also
+// when a callback ends the worker by runtime.Goexit.
+func (c *Conn) deliverLent(w *netloop.Worker) error {
+	c.lend(w)
+	defer c.takeBack()
+	return c.deliver()
 }
 
 // openLoop calls OnOpen.
@@ -73,7 +79,24 @@ func (c *Conn) openLoop() bool {
 }
 
 func (c *Conn) loopEnded(s *netloop.Socket, err error) bool {
+	defer s.Done() // behind runtime.Goexit too, or OnClose would be called again
 	c.closed(err)
+	return false
+}
+
+// unserved ends a connection that was registered and whose handler never began.
+func (c *Conn) unserved() {
+	if c.sock != nil {
+		c.sock.Become(unserved{})
+		c.sock.Notify()
+		c.sock.Start()
+	}
+}
+
+// unserved is the handler of a socket that the loop only has to let go of.
+type unserved struct{}
+
+func (unserved) Ready(s *netloop.Socket, _ *netloop.Worker) (more bool) {
 	s.Done()
 	return false
 }

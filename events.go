@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -59,55 +60,53 @@ func (c *Conn) events() *Events {
 
 // start runs OnOpen, and then the loop, by run.
 func (c *Conn) start(r *http.Request, run func(*Conn)) {
-	if c.open(r) {
+	opened := false
+	defer func() { // behind runtime.Goexit too
+		if !opened {
+			c.closed(c.endError())
+		}
+	}()
+	if opened = c.open(r); opened {
 		run(c)
-	} else {
-		c.closed(c.endError())
 	}
 }
 
 // open runs OnOpen and reports whether the connection is to be served on.
-func (c *Conn) open(r *http.Request) (ok bool) {
-	defer c.recovered(&ok)
-	if f := c.events().OnOpen; f != nil {
-		f(c, r)
-	}
-	return true
+func (c *Conn) open(r *http.Request) bool {
+	return c.guard(func() {
+		if f := c.events().OnOpen; f != nil {
+			f(c, r)
+		}
+	})
 }
 
 // loop reads messages and hands them over until the connection ends.
 func (c *Conn) loop() {
+	defer func() { c.closed(c.endError()) }()
 	c.read.mu.Lock()
-	err := c.deliver()
-	c.read.mu.Unlock()
-	c.closed(err)
+	defer c.read.mu.Unlock()
+	c.deliver()
+}
+
+// deliver hands messages over until the connection ends, or as far as the event
+// loop can.
+func (c *Conn) deliver() (err error) {
+	if !c.guard(func() { err = c.messages() }) {
+		return c.endError()
+	}
+	return err
 }
 
 // closed runs OnClose, the last that is heard of a connection.
 func (c *Conn) closed(err error) {
-	ok := true
-	func() {
-		defer c.recovered(&ok)
+	if c.reg.events != nil {
+		defer c.reg.done(c)
+	}
+	c.guard(func() {
 		if f := c.events().OnClose; f != nil {
 			f(c, err)
 		}
-	}()
-	if c.reg.events != nil {
-		c.reg.done(c)
-	}
-}
-
-func (c *Conn) deliver() (err error) {
-	ok := false
-	defer func() {
-		if !ok {
-			err = c.endError()
-		}
-	}()
-	defer c.recovered(&ok)
-	err = c.messages()
-	ok = true
-	return err
+	})
 }
 
 // messages is the loop that a message costs.
@@ -169,14 +168,44 @@ func (e *panicError) Unwrap() error {
 	return err
 }
 
-// recovered, deferred, makes a panic of the application's cost the connection
-// and nothing else: the peer is told 1011, the log the stack.
-func (c *Conn) recovered(ok *bool) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	*ok = false
-	c.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())
-	c.fail(&panicError{v})
+// errGoexit is what a function that called runtime.Goexit has done.
+var errGoexit = errors.New("websocket: handler called runtime.Goexit")
+
+// A victim is what a function of the application's may cost.
+type victim interface {
+	remoteAddr() string
+	fail(cause error)
 }
+
+// guard runs f, which calls functions of the application's, and reports whether
+// it returned. One that panics, or ends the goroutine by runtime.Goexit (which
+// (*testing.T).FailNow does), is counted and logged, and costs v. Behind a
+// Goexit only deferred functions run: what has to be done in any case is done
+// there, or by v.fail.
+func (g *registry) guard(v victim, f func()) (returned bool) {
+	defer func() {
+		if returned {
+			return
+		}
+		cause := errGoexit
+		if value := recover(); value != nil {
+			cause = &panicError{value}
+		}
+		g.panicked(v.remoteAddr(), cause, debug.Stack())
+		v.fail(cause)
+	}()
+	f()
+	return true
+}
+
+// guard makes what happens in f cost the connection and nothing else: the peer
+// is told 1011.
+func (c *Conn) guard(f func()) (returned bool) { return c.reg.guard(c, f) }
+
+func (c *Conn) remoteAddr() string { return remoteOf(c.nc) }
+
+// nobody is the victim where the application's function costs nothing.
+type nobody struct{}
+
+func (nobody) remoteAddr() string { return "" }
+func (nobody) fail(error)         {}

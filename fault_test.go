@@ -305,7 +305,7 @@ func TestClientsVanish(t *testing.T) {
 				eventually(t, "nothing is left", func() bool {
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					return s.active == 0 && len(s.shaking) == 0
+					return s.active == 0 && len(s.handshakes) == 0
 				})
 				for path, seen := range w.seen {
 					n, _ := strconv.Atoi(path[1:])

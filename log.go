@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -13,6 +14,7 @@ type logKind uint8
 const (
 	logAccept logKind = iota
 	logHandshake
+	logRefused
 	logPanic
 	logPlain
 	logKinds
@@ -40,9 +42,14 @@ func (l *lineLimit) allow() bool {
 	return true
 }
 
-// write writes a line, unless one of its kind was written less than a second
-// ago; the next one says how many were left out.
+// write writes a line about a fault.
 func (l *lineLog) write(kind logKind, msg string, args ...any) {
+	l.writeAt(slog.LevelError, kind, msg, args...)
+}
+
+// writeAt writes a line, unless one of its kind was written less than a second
+// ago; the next one says how many were left out.
+func (l *lineLog) writeAt(level slog.Level, kind logKind, msg string, args ...any) {
 	limit := &l.limits[kind]
 	if !limit.allow() {
 		return
@@ -54,7 +61,7 @@ func (l *lineLog) write(kind logKind, msg string, args ...any) {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	logger.Error(msg, args...)
+	logger.Log(context.Background(), level, msg, args...)
 }
 
 // cut bounds a text that a peer may have had a hand in.

@@ -46,6 +46,7 @@ func (s Stats) appendMetrics(dst []byte) []byte {
 	m := metrics{dst}
 	m.gauge("connections", "Open connections.", s.Open)
 	m.gauge("handshakes", "Sockets between accept and the answer 101.", s.Handshaking)
+	m.gauge("http_connections", "Sockets that plain HTTP has.", s.HTTP)
 	m.counter("accepted_total", "Upgrades answered with 101.", s.Accepted)
 	m.family("refused_total", "counter", "Upgrades refused, by HTTP status.")
 	for _, status := range slices.Sorted(maps.Keys(s.Refused)) {

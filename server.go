@@ -6,10 +6,11 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,15 +33,34 @@ type Server struct {
 	TLSConfig *tls.Config
 	// HTTP serves the requests that don't ask for a WebSocket, on the same
 	// port, by net/http. When it is nil they are answered with 426.
+	// Upgrader.AllowedHosts holds for them too.
 	HTTP http.Handler
+	// HTTPServer, when it is set, has the settings with which net/http serves
+	// HTTP: timeouts, MaxHeaderBytes, ErrorLog, ConnState, BaseContext,
+	// ConnContext, and its Handler where HTTP is nil. It is copied, never
+	// started. What is zero in it, or without one, has a bound of ours:
+	// ReadHeaderTimeout is HandshakeTimeout, IdleTimeout a minute,
+	// MaxHeaderBytes the Upgrader's and the request line's. ReadTimeout and
+	// WriteTimeout, which would end long polls and event streams, are bounds on
+	// the time without progress instead: HandshakeTimeout without a byte of a
+	// body that is expected, the Upgrader's WriteTimeout without room for 64
+	// KiB of an answer. A negative number switches a bound off, as in net/http.
+	HTTPServer *http.Server
+	// MaxHTTPConns limits the sockets that HTTP has; 4096 by default, and a
+	// negative number means no limit. Over it: 503 with Retry-After.
+	// MaxConnsPerIP holds for them too, counted apart from the WebSockets.
+	MaxHTTPConns int
 	// MaxConns limits the connections, those in their handshake included; 0
-	// means no limit. Over it: 503 with Retry-After. Requests that HTTP serves
-	// aren't counted.
+	// means no limit. Over it: 503 with Retry-After. Over TLS, where an answer
+	// needs a handshake first, 64 clients at a time have two seconds for that,
+	// and more are closed. Sockets that HTTP has aren't counted.
 	MaxConns int
 	// MaxHandshakes limits the sockets between accept and the 101, and with
 	// them the CPU time and memory that a crowd of new clients, or of stalled
 	// ones, may take; 0 means no limit. Over it the next ones wait to be
 	// accepted: over TLS, telling them would cost what the limit is to save.
+	// Requests that net/http has read wait too, for HandshakeTimeout at most;
+	// then they are answered with 503.
 	MaxHandshakes int
 	// MaxConnsPerIP limits the connections of one client; 0 means no limit.
 	// Over it: 429 with Retry-After. The client is the socket's address, or
@@ -59,20 +79,33 @@ type Server struct {
 	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
-	once    sync.Once
-	reg     registry
-	slots   chan struct{} // as many as MaxHandshakes; nil without a limit
-	stopped chan struct{} // closed when stopping is set
+	once     sync.Once
+	reg      registry
+	slots    chan struct{} // as many as MaxHandshakes; nil without a limit
+	stopped  chan struct{} // closed when stopping is set
+	refusing atomic.Int32  // sockets that are being turned away
+	waiting  atomic.Int32  // handshakes that wait for a slot
 
-	mu         sync.Mutex // guards what follows
-	listeners  map[net.Listener]struct{}
-	shaking    map[net.Conn]struct{}  // in their handshake
-	clients    map[netip.Addr]*client // that have a connection, for MaxConnsPerIP
-	plain      *http.Server
-	plainConns chanListener
-	active     int           // connections whose handler hasn't returned
-	idle       chan struct{} // closed when active is 0 while shutting down
-	stopping   atomic.Bool   // written under mu
+	mu          sync.Mutex // guards what follows
+	listeners   map[*listening]struct{}
+	handshakes  map[*handshake]struct{} // under way, or being refused
+	clients     map[netip.Addr]*client  // that have a connection, for MaxConnsPerIP
+	plain       *http.Server
+	plainQueue  chanListener
+	plainConns  map[*plainConn]struct{}
+	plainActive int           // sockets that hold a place in MaxHTTPConns
+	active      int           // connections whose handler hasn't returned, and handshakes that have a place
+	idle        chan struct{} // closed when nothing is left while shutting down
+	stopping    atomic.Bool   // Shutdown or Close was called; written under mu
+	closed      bool          // Close was called
+	onShutdown  []func()
+}
+
+// listening is a listener that is served. Tables are keyed by its address, since
+// an application's listener may be a value that can't be compared.
+type listening struct {
+	net.Listener
+	noKeepAlive bool // TCP's own keep-alive was left off
 }
 
 // ListenAndServe listens on addr and serves connections by h.
@@ -92,7 +125,7 @@ func (s *Server) ListenAndServe() error {
 	if err != nil {
 		return err
 	}
-	return s.Serve(ln)
+	return s.serveListener(&listening{ln, s.pings()})
 }
 
 // ListenAndServeTLS is ListenAndServe over TLS. The files, in PEM, may be ""
@@ -106,31 +139,45 @@ func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
 	if err != nil {
 		return err
 	}
-	return s.ServeTLS(ln, certFile, keyFile)
+	return s.serveTLS(&listening{ln, s.pings()}, certFile, keyFile)
 }
 
 // listen leaves TCP's own keep-alive off where ours finds the dead peers: it
 // costs three system calls at each accept, and sees a host, not a peer.
 func (s *Server) listen(addr string) (net.Listener, error) {
 	var lc net.ListenConfig
-	if s.Upgrader.pingInterval() > 0 && s.Upgrader.pongTimeout() > 0 {
+	if s.pings() {
 		lc.KeepAlive = -1
 	}
 	return lc.Listen(context.Background(), "tcp", addr)
 }
 
-// ServeTLS is Serve over TLS.
+// pings reports whether the keep-alive of WebSocket finds dead peers.
+func (s *Server) pings() bool {
+	return s.Upgrader.pingInterval() > 0 && s.Upgrader.pongTimeout() > 0
+}
+
+// ServeTLS is Serve over TLS. Without any certificate it fails at once.
 func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
+	return s.serveTLS(&listening{Listener: ln}, certFile, keyFile)
+}
+
+func (s *Server) serveTLS(l *listening, certFile, keyFile string) error {
 	config := restrictTLS(s.TLSConfig)
 	if certFile != "" || keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
-			ln.Close()
+			l.Close()
 			return err
 		}
 		config.Certificates = append(config.Certificates[:len(config.Certificates):len(config.Certificates)], cert)
 	}
-	return s.Serve(tls.NewListener(ln, config))
+	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+		l.Close()
+		return errors.New("websocket: TLS without a certificate: neither files nor one in Server.TLSConfig")
+	}
+	l.Listener = tls.NewListener(l.Listener, config)
+	return s.serveListener(l)
 }
 
 // restrictTLS returns a copy of config that speaks TLS 1.2 at least and offers
@@ -153,6 +200,14 @@ func restrictTLS(config *tls.Config) *tls.Config {
 		}
 	}
 	return config
+}
+
+// pages returns what serves plain HTTP, nil for nothing.
+func (s *Server) pages() http.Handler {
+	if s.HTTP == nil && s.HTTPServer != nil {
+		return s.HTTPServer.Handler
+	}
+	return s.HTTP
 }
 
 // init makes what connections share, once.
@@ -179,6 +234,10 @@ func (s *Server) init() {
 // fails because descriptors or memory ran out it tries again, after 5 ms at
 // first and 1 s at most.
 func (s *Server) Serve(ln net.Listener) error {
+	return s.serveListener(&listening{Listener: ln})
+}
+
+func (s *Server) serveListener(ln *listening) error {
 	s.init()
 	defer ln.Close()
 	if !s.track(ln) {
@@ -196,11 +255,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		if err == nil {
 			wait = 0
-			if !s.takeSlot() {
-				nc.Close()
-				return ErrServerClosed
-			}
-			go s.serve(nc)
+			s.accepted(nc, ln.noKeepAlive)
 			continue
 		}
 		if !temporary(err) {
@@ -211,6 +266,19 @@ func (s *Server) Serve(ln net.Listener) error {
 		if !s.sleep(wait) {
 			return ErrServerClosed
 		}
+	}
+}
+
+// accepted begins the handshake on a socket, when there is a slot for it.
+func (s *Server) accepted(nc net.Conn, noKeepAlive bool) {
+	h := newHandshake(&s.Upgrader, &s.reg, s, nc)
+	h.noKeepAlive = noKeepAlive
+	if err := s.admit(h); err != nil {
+		s.turnAway(h, err)
+	} else if !s.takeSlot(h) {
+		h.end(errShutdown, nil)
+	} else {
+		go s.serve(h)
 	}
 }
 
@@ -238,20 +306,20 @@ func (s *Server) sleep(d time.Duration) bool {
 	}
 }
 
-func (s *Server) track(ln net.Listener) bool {
+func (s *Server) track(ln *listening) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
 		return false
 	}
 	if s.listeners == nil {
-		s.listeners = make(map[net.Listener]struct{})
+		s.listeners = make(map[*listening]struct{})
 	}
 	s.listeners[ln] = struct{}{}
 	return true
 }
 
-func (s *Server) untrack(ln net.Listener) {
+func (s *Server) untrack(ln *listening) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
@@ -266,10 +334,13 @@ func (s *Server) leave(c *Conn) {
 	s.release(c.clientOf())
 }
 
-// run serves c by the handler, and counts it out when that has returned.
+// run serves c by the handler, and counts it out when that has returned, or was
+// left by runtime.Goexit.
 func (s *Server) run(c *Conn, r *http.Request) {
-	if s.stopping.Load() { // Shutdown may have missed it
-		c.shutdown()
+	if s.isClosed() { // and has cut c, before its handler began
+		c.unserved()
+		s.leave(c)
+		return
 	}
 	if c.sock != nil {
 		c.startLoop(r)
@@ -280,14 +351,13 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		return
 	}
 	defer s.leave(c)
-	defer func() {
-		if v := recover(); v != nil {
-			s.reg.panicked(c.RemoteAddr().String(), v, debug.Stack())
-			c.fail(&panicError{v})
+	returned := c.guard(func() {
+		if s.Handler != nil {
+			s.Handler.ServeWebSocket(c, r)
 		}
-	}()
-	if s.Handler != nil {
-		s.Handler.ServeWebSocket(c, r)
+	})
+	if !returned {
+		return
 	}
 	code := CloseNormal
 	if s.stopping.Load() {
@@ -297,16 +367,26 @@ func (s *Server) run(c *Conn, r *http.Request) {
 	c.awaitEnd()
 }
 
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // ServeHTTP upgrades the request and serves the connection by Handler, so that
 // a Server can be mounted on a mux. Under Events it returns when the connection
 // is open, and net/http's goroutine and buffers are free; net/http's Shutdown
 // doesn't know of the connection either way: register this Server's by
-// RegisterOnShutdown.
+// RegisterOnShutdown. A request that asks for no WebSocket goes to HTTP.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.init()
-	if c := s.receiveHTTP(w, r); c != nil {
-		s.run(c, r)
+	inside, _ := r.Context().Value(plainKey{s}).(bool)
+	if !inside && s.pages() != nil && !wantsUpgrade(r) {
+		// HTTP may be a mux with this Server on it.
+		s.servePage(w, r.WithContext(context.WithValue(r.Context(), plainKey{s}, true)))
+		return
 	}
+	s.serveUpgrade(w, r)
 }
 
 // Conns returns an iterator over the connections that are open at the call.
@@ -325,7 +405,8 @@ func (s *Server) Stats() Stats {
 	stats := s.reg.stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats.Handshaking = len(s.shaking)
+	stats.Handshaking = len(s.handshakes) - int(s.waiting.Load())
+	stats.HTTP = len(s.plainConns)
 	return stats
 }
 
@@ -333,26 +414,41 @@ func (s *Server) Stats() Stats {
 // is closed with the last one's end.
 func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.stopping.Swap(true) {
+	first := !s.stopping.Swap(true)
+	if first {
 		close(s.stopped)
 	}
-	for ln := range s.listeners {
-		ln.Close()
-	}
-	for nc := range s.shaking {
-		// The request that is being read is answered or given up within a second.
-		nc.SetReadDeadline(time.Now().Add(time.Second))
-	}
-	if s.active == 0 {
-		done := make(chan struct{})
-		close(done)
-		return done, s.plain
-	}
+	listeners, handshakes := slices.Collect(maps.Keys(s.listeners)), slices.Collect(maps.Keys(s.handshakes))
 	if s.idle == nil {
 		s.idle = make(chan struct{})
 	}
-	return s.idle, s.plain
+	idle, plain = s.idle, s.plain
+	s.checkIdle()
+	var hooks []func()
+	if first {
+		hooks = s.onShutdown
+	}
+	s.mu.Unlock()
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	for _, h := range handshakes {
+		h.hurry(time.Second)
+	}
+	for _, f := range hooks {
+		go s.reg.guard(nobody{}, f)
+	}
+	return idle, plain
+}
+
+// RegisterOnShutdown registers a function to be called, on a goroutine of its
+// own, when Shutdown or Close begins: to end what Server.HTTP serves for long,
+// such as long polls and event streams, for which Shutdown waits until its
+// context ends.
+func (s *Server) RegisterOnShutdown(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onShutdown = append(s.onShutdown, f)
 }
 
 // Shutdown stops accepting, closes every connection with 1001, and returns nil
@@ -360,7 +456,8 @@ func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 // Send before goes out ahead of the close frame. Handshakes under way end with
 // 503 or their connection with 1001. A peer that is stuck holds up nobody but
 // Shutdown itself, and that until CloseTimeout; when ctx ends first, what is
-// left is cut and ctx's error returned.
+// left is cut and ctx's error returned. Requests that HTTP serves may end too, as
+// with net/http's Shutdown, and idle sockets of theirs are closed.
 //
 // The connections are closed over ShutdownSpread, or over what ctx's deadline
 // leaves of it when each is to have its CloseTimeout.
@@ -421,19 +518,29 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 }
 
 // Close stops accepting and cuts every connection, without a closing handshake.
+// When it returns no handshake will be answered with 101 any more, and no
+// handler begins.
 func (s *Server) Close() error {
 	s.init()
 	_, plain := s.stop()
 	s.mu.Lock()
-	for nc := range s.shaking {
-		cutConn(nc)
-	}
+	s.closed = true
+	handshakes, plainConns := slices.Collect(maps.Keys(s.handshakes)), slices.Collect(maps.Keys(s.plainConns))
 	s.mu.Unlock()
+	for _, h := range handshakes {
+		if !h.giveUp(errShutdown) {
+			h.cut()
+		}
+	}
 	for _, c := range s.reg.conns() {
 		c.cut(&EndError{By: SideServer, Err: errShutdown})
 	}
+	var err error
 	if plain != nil {
-		return plain.Close()
+		err = plain.Close()
 	}
-	return nil
+	for _, pc := range plainConns { // net/http may not have had it yet
+		cutConn(pc)
+	}
+	return err
 }

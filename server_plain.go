@@ -1,13 +1,21 @@
 package websocket
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/rawws/websocket/internal/httphead"
 )
 
 // A chanListener gives net/http the sockets whose request was for it.
@@ -40,57 +48,292 @@ func (plainAddr) String() string  { return "behind a websocket.Server" }
 
 type tlsKey struct{}
 
-// servePlain hands a socket to net/http with what was read from it. A request
-// for a WebSocket that follows on the same socket comes back by ServeHTTP.
-func (s *Server) servePlain(rc *replayConn) {
-	s.mu.Lock()
-	if s.stopping.Load() {
-		s.mu.Unlock()
-		rc.Close()
-		return
+// plainKey marks the requests that came to net/http by this Server.
+type plainKey struct{ s *Server }
+
+// leaveToHTTP hands the socket to net/http with what was read from it. A
+// request for a WebSocket that follows on the same socket comes back by
+// routePlain.
+func (h *handshake) leaveToHTTP() error {
+	s := h.s
+	if err := s.placePlain(h); err != nil {
+		return h.end(err, nil)
 	}
+	if !h.claim() {
+		return h.lost()
+	}
+	// An empty line before the request, which we let pass, net/http wouldn't.
+	head := bytes.Clone(bytes.TrimPrefix(h.in.b[:h.in.w], []byte("\r\n")))
+	pc := &plainConn{Conn: h.nc, s: s, head: head, trace: h.trace}
+	putBuffer(h.in)
+	h.in = nil
+	h.trace.plain()
+	h.nc.SetDeadline(time.Time{})
+	if h.noKeepAlive {
+		keepAliveTCP(h.nc)
+	}
+	queue, ok := s.enterPlain(h, pc)
+	if !ok {
+		cutConn(pc)
+		return errShutdown
+	}
+	select {
+	case queue.conns <- pc:
+	case <-queue.done: // net/http has stopped accepting
+		pc.Close()
+	}
+	return nil
+}
+
+// placePlain sees to it that h has a place among the sockets of plain HTTP.
+func (s *Server) placePlain(h *handshake) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return errGoingDown
+	}
+	if h.plain != nil {
+		return nil
+	}
+	if s.MaxConnsPerIP > 0 && s.ClientIP == nil {
+		return s.takePlainPlace(h, hostIP(h.remote))
+	}
+	return s.takePlainPlace(h, netip.Addr{})
+}
+
+// enterPlain moves h's socket from the handshakes to net/http's, unless Close
+// was called.
+func (s *Server) enterPlain(h *handshake, pc *plainConn) (chanListener, bool) {
+	s.mu.Lock()
+	pc.place, h.plain = h.plain, nil
+	if s.plainConns == nil {
+		s.plainConns = make(map[*plainConn]struct{})
+	}
+	s.plainConns[pc] = struct{}{}
 	if s.plain == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		s.plainConns = chanListener{make(chan net.Conn), ctx.Done(), cancel}
-		s.plain = &http.Server{
-			Handler:           http.HandlerFunc(s.routePlain),
-			ReadHeaderTimeout: s.Upgrader.handshakeTimeout(),
-			IdleTimeout:       2 * time.Minute,
-			ErrorLog:          log.New(plainLog{s}, "", 0),
-			ConnContext:       withTLS,
+		s.plainQueue = chanListener{make(chan net.Conn), ctx.Done(), cancel}
+		s.plain = s.newPlainServer()
+		if s.stopping.Load() {
+			cancel()
+		} else {
+			go s.plain.Serve(s.plainQueue)
 		}
-		go s.plain.Serve(s.plainConns)
 	}
-	ln := s.plainConns
+	queue, ok := s.plainQueue, !s.closed
+	pc.writeTimeout = s.plainWriteTimeout()
 	s.mu.Unlock()
-	rc.SetDeadline(time.Time{})
-	select {
-	case ln.conns <- rc:
-	case <-ln.done: // net/http has stopped accepting
-		rc.Close()
+	s.giveBack(h)
+	s.forget(h)
+	return queue, ok
+}
+
+// newPlainServer makes the server of plain HTTP, by the application's settings.
+func (s *Server) newPlainServer() *http.Server {
+	t := s.template()
+	return &http.Server{
+		Handler:           http.HandlerFunc(s.routePlain),
+		ReadHeaderTimeout: cmp.Or(t.ReadHeaderTimeout, t.ReadTimeout, s.bodyTimeout()),
+		ReadTimeout:       t.ReadTimeout,
+		WriteTimeout:      t.WriteTimeout,
+		IdleTimeout:       cmp.Or(t.IdleTimeout, time.Minute),
+		MaxHeaderBytes:    cmp.Or(t.MaxHeaderBytes, s.Upgrader.maxHeaderBytes()+httphead.DefaultMaxLine),
+		ErrorLog:          cmp.Or(t.ErrorLog, log.New(plainLog{s}, "", 0)),
+		ConnState:         t.ConnState,
+		BaseContext:       t.BaseContext,
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			ctx = context.WithValue(ctx, plainKey{s}, true)
+			if pc, ok := nc.(*plainConn); ok {
+				if tc, ok := pc.Conn.(*tls.Conn); ok { // which net/http can't see
+					ctx = context.WithValue(ctx, tlsKey{}, tc)
+				}
+				nc = pc.Conn
+			}
+			if t.ConnContext != nil {
+				ctx = t.ConnContext(ctx, nc)
+			}
+			return ctx
+		},
+		DisableGeneralOptionsHandler: t.DisableGeneralOptionsHandler,
 	}
 }
 
-// withTLS keeps what net/http can't see through a replayConn.
-func withTLS(ctx context.Context, nc net.Conn) context.Context {
-	if rc, ok := nc.(*replayConn); ok {
-		if tc, ok := rc.Conn.(*tls.Conn); ok {
-			return context.WithValue(ctx, tlsKey{}, tc)
-		}
+var noTemplate http.Server
+
+func (s *Server) template() *http.Server {
+	if s.HTTPServer != nil {
+		return s.HTTPServer
 	}
-	return ctx
+	return &noTemplate
 }
 
+// bodyTimeout is how long a body may bring nothing.
+func (s *Server) bodyTimeout() time.Duration {
+	return cmp.Or(s.Upgrader.handshakeTimeout(), 10*time.Second)
+}
+
+// plainWriteTimeout is how long a piece of an answer may wait; 0 where net/http
+// bounds the whole of it, or the application has switched that off.
+func (s *Server) plainWriteTimeout() time.Duration {
+	if s.template().WriteTimeout != 0 {
+		return 0
+	}
+	return cmp.Or(s.Upgrader.writeTimeout(), 10*time.Second)
+}
+
+// routePlain serves what comes over the sockets that net/http has.
 func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 	if tc, ok := r.Context().Value(tlsKey{}).(*tls.Conn); ok {
 		state := tc.ConnectionState()
 		r.TLS = &state
 	}
 	if wantsUpgrade(r) {
-		s.ServeHTTP(w, r)
+		s.serveUpgrade(w, r)
 		return
 	}
-	s.HTTP.ServeHTTP(w, r)
+	if r.ContentLength != 0 && s.template().ReadTimeout == 0 {
+		r.Body = newPatientBody(w, r, s.bodyTimeout())
+	}
+	s.servePage(w, r)
+}
+
+// servePage lets HTTP serve a request. A panic is net/http's to end, but ours to
+// count and to log.
+func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
+	if err := checkHost(r, s.Upgrader.AllowedHosts); err != nil {
+		s.note(r.RemoteAddr, err)
+		refuseHTTP(w, r, err, nil)
+		return
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		cause := errGoexit
+		v := recover()
+		if v != nil {
+			cause = &panicError{v}
+		}
+		if v != http.ErrAbortHandler { // by which a handler says that it means it
+			s.reg.panicked(r.RemoteAddr, cause, debug.Stack())
+		}
+		if v != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	s.pages().ServeHTTP(w, r)
+	returned = true
+}
+
+// A patientBody is a request's body that may take as long as it likes, as long
+// as something comes: a bound on the whole would cut a slow client, and none
+// would let a silent one stay.
+type patientBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	timeout time.Duration
+}
+
+func newPatientBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) *patientBody {
+	b := &patientBody{r.Body, http.NewResponseController(w), timeout}
+	// It holds too when the handler doesn't read: net/http does then.
+	b.control.SetReadDeadline(time.Now().Add(timeout))
+	return b
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.control.SetReadDeadline(time.Now().Add(b.timeout))
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.control.SetReadDeadline(time.Time{}) // it would end the request's context
+	}
+	return n, err
+}
+
+// keepAliveTCP has the system find dead clients: plain HTTP has no pings.
+func keepAliveTCP(nc net.Conn) {
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	if tc, ok := nc.(*net.TCPConn); ok {
+		tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+	}
+}
+
+// A plainConn is a socket that net/http has. It gives what was read from it once
+// more, and bounds the time in which a client takes nothing.
+type plainConn struct {
+	net.Conn
+	s            *Server
+	head         []byte
+	trace        *connTrace // until it is upgraded after all
+	writeTimeout time.Duration
+	deadline     atomic.Bool // the handler has set one for its writes
+	place        *plainPlace // guarded by Server.mu; nil once it was given back
+}
+
+func (pc *plainConn) Read(p []byte) (int, error) {
+	if len(pc.head) > 0 {
+		n := copy(p, pc.head)
+		pc.head = pc.head[n:]
+		return n, nil
+	}
+	return pc.Conn.Read(p)
+}
+
+// plainPiece is what a client has writeTimeout for: a slow one takes a large
+// answer in many pieces, and one that takes nothing not even the next.
+const plainPiece = 64 << 10
+
+func (pc *plainConn) Write(p []byte) (n int, err error) {
+	for {
+		if pc.writeTimeout > 0 && !pc.deadline.Load() {
+			pc.Conn.SetWriteDeadline(time.Now().Add(pc.writeTimeout))
+		}
+		m, err := pc.Conn.Write(p[n:min(n+plainPiece, len(p))])
+		if n += m; err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+func (pc *plainConn) SetWriteDeadline(t time.Time) error {
+	pc.deadline.Store(!t.IsZero())
+	return pc.Conn.SetWriteDeadline(t)
+}
+
+func (pc *plainConn) SetDeadline(t time.Time) error {
+	pc.deadline.Store(!t.IsZero())
+	return pc.Conn.SetDeadline(t)
+}
+
+// CloseWrite lets net/http's last answer arrive before a reset can destroy it.
+func (pc *plainConn) CloseWrite() error {
+	if cw, ok := pc.Conn.(closeWriter); ok {
+		return cw.CloseWrite()
+	}
+	return nil
+}
+
+func (pc *plainConn) Close() error {
+	err := pc.Conn.Close()
+	pc.release().closed(nil)
+	return err
+}
+
+// release gives the place back, and the trace to who goes on with the socket.
+func (pc *plainConn) release() *connTrace {
+	pc.s.mu.Lock()
+	defer pc.s.mu.Unlock()
+	if pc.place != nil {
+		pc.s.dropPlain(pc.place)
+		pc.place = nil
+	}
+	delete(pc.s.plainConns, pc)
+	t := pc.trace
+	pc.trace = nil
+	return t
 }
 
 // plainLog brings net/http's lines into ErrorLog.
@@ -100,6 +343,3 @@ func (l plainLog) Write(p []byte) (int, error) {
 	l.s.reg.log.write(logPlain, "websocket: net/http", "message", cut(strings.TrimSpace(string(p)), 8<<10))
 	return len(p), nil
 }
-
-// requestHead returns a copy of the request that was read from in.
-func requestHead(in *buffer) []byte { return append([]byte(nil), in.b[:in.r]...) }

@@ -43,22 +43,33 @@ const minStatus, maxStatus = 300, 599
 
 func (t *totals) refuse(e *HandshakeError) { t.refused[e.status()-minStatus].Add(1) }
 
+// unaccept takes back the count of a connection whose 101 never left.
+func (t *totals) unaccept(e *EndError) {
+	t.accepted.Add(^uint64(0))
+	by, class := e.class()
+	t.closes[by][class].Add(^uint64(0))
+}
+
 // closeClasses are the codes from 1000 to 1015, those from 3000 to 3999 and
 // those from 4000 to 4999. A peer that closes with 2,000 different codes must
 // not make 2,000 counters.
 const closeClasses = 18
 
 func (t *totals) closed(e *EndError) {
-	code, class := e.closeCode(), 0
-	switch {
+	by, class := e.class()
+	t.closes[by][class].Add(1)
+}
+
+// class returns where the end is counted.
+func (e *EndError) class() (by Side, class int) {
+	switch code := e.closeCode(); {
 	case code >= 4000:
-		class = 17
+		return e.By, 17
 	case code >= 3000:
-		class = 16
+		return e.By, 16
 	default:
-		class = int(code - CloseNormal)
+		return e.By, int(code - CloseNormal)
 	}
-	t.closes[e.By][class].Add(1)
 }
 
 func classCode(class int) CloseCode {
@@ -91,6 +102,7 @@ func (t *totals) answered(rtt time.Duration) {
 type Stats struct {
 	Open        int // connections now
 	Handshaking int // sockets between accept and the 101
+	HTTP        int // sockets that Server.HTTP has
 
 	Accepted uint64         // upgrades answered with 101
 	Refused  map[int]uint64 // upgrades refused, by the status of the answer

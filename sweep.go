@@ -175,10 +175,11 @@ func (g *registry) count() int {
 	return g.n
 }
 
-// panicked notes a handler's panic.
-func (g *registry) panicked(remote string, value any, stack []byte) {
+// panicked notes that a function of the application's panicked, or called
+// runtime.Goexit.
+func (g *registry) panicked(remote string, cause error, stack []byte) {
 	g.total.panics.Add(1)
-	g.log.write(logPanic, "websocket: handler panicked", "remote", remote, "panic", cut(fmt.Sprint(value), 1<<10), "stack", string(stack))
+	g.log.write(logPanic, "websocket: handler failed", "remote", remote, "error", cut(cause.Error(), 1<<10), "stack", string(stack))
 }
 
 // conns returns the connections there are.

@@ -12,7 +12,9 @@ import (
 //
 // id numbers the connections of the Trace from 1 on, in the order in which they
 // were accepted. Hooks run where the thing happens, often under a lock of the
-// connection: they must return soon and must not call its methods. For one
+// connection: they must return soon and must not call its methods. One that
+// panics, or calls runtime.Goexit, is counted and logged, and changes nothing
+// else. For one
 // connection they come in the order of the wire, but a frame may be read while
 // another is written, so two of them may run at the same time. What they get is
 // valid until they return, and not theirs to change.
@@ -79,7 +81,8 @@ func newTraceFrame(h header, p []byte) TraceFrame {
 // nil one; those that a frame costs are not even called then.
 type connTrace struct {
 	*Trace
-	id uint64
+	id  uint64
+	reg *registry
 
 	// Of the frame that is being read; guarded by reader.mu.
 	h             header
@@ -89,15 +92,27 @@ type connTrace struct {
 	gone atomic.Bool // Closed was called
 }
 
-func (t *Trace) accepted(nc net.Conn) *connTrace {
+func (t *Trace) accepted(nc net.Conn, reg *registry) *connTrace {
 	if t == nil {
 		return nil
 	}
-	ct := &connTrace{Trace: t, id: t.last.Add(1)}
+	ct := &connTrace{Trace: t, id: t.last.Add(1), reg: reg}
 	if t.Accepted != nil {
-		t.Accepted(ct.id, nc)
+		ct.call(func() { t.Accepted(ct.id, nc) })
 	}
 	return ct
+}
+
+// call runs a hook, on a goroutine of its own: hooks run under locks of the
+// connection, and one that calls runtime.Goexit would take them with it. One
+// that panics is logged, and the connection goes on.
+func (t *connTrace) call(hook func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.reg.guard(nobody{}, hook)
+	}()
+	<-done
 }
 
 func (t *Trace) maxPayload() int { return orDefault(t.MaxPayload, 256, 0) }
@@ -107,7 +122,7 @@ func (t *Trace) clip(p []byte) []byte { return p[:min(len(p), t.maxPayload())] }
 
 func (t *connTrace) request(head []byte) {
 	if t != nil && t.Request != nil {
-		t.Request(t.id, head)
+		t.call(func() { t.Request(t.id, head) })
 	}
 }
 
@@ -118,37 +133,39 @@ func (t *connTrace) requestHTTP(r *http.Request) {
 	}
 	b := []byte(r.Method + " " + r.RequestURI + " " + r.Proto + "\r\n")
 	b = appendField(b, "Host", r.Host)
-	t.Request(t.id, append(appendHeaderFields(b, r.Header), "\r\n"...))
+	t.call(func() { t.Request(t.id, append(appendHeaderFields(b, r.Header), "\r\n"...)) })
 }
 
 func (t *connTrace) switching(key string, head []byte) {
 	if t != nil && t.Answer != nil {
-		t.Answer(t.id, key, string(appendAcceptKey(nil, key)), head)
+		t.call(func() { t.Answer(t.id, key, string(appendAcceptKey(nil, key)), head) })
 	}
 }
 
 func (t *connTrace) refusal(head []byte) {
 	if t != nil && t.Answer != nil {
-		t.Answer(t.id, "", "", head)
+		t.call(func() { t.Answer(t.id, "", "", head) })
 	}
 }
 
 func (t *connTrace) state(s connState) {
 	if t != nil && t.State != nil {
-		t.State(t.id, [...]string{stateOpen: "open", stateClosing: "closing", stateClosed: "closed"}[s])
+		t.call(func() {
+			t.State(t.id, [...]string{stateOpen: "open", stateClosing: "closing", stateClosed: "closed"}[s])
+		})
 	}
 }
 
 // plain notes that net/http has the connection from here on.
 func (t *connTrace) plain() {
 	if t != nil && t.State != nil {
-		t.State(t.id, "http")
+		t.call(func() { t.State(t.id, "http") })
 	}
 }
 
 func (t *connTrace) closed(err error) {
 	if t != nil && t.gone.CompareAndSwap(false, true) && t.Closed != nil {
-		t.Closed(t.id, err)
+		t.call(func() { t.Closed(t.id, err) })
 	}
 }
 
@@ -173,7 +190,7 @@ func (t *connTrace) frameRefused(b []byte, err error) {
 	}
 	f := newTraceFrame(h, nil)
 	f.Header, f.Err = b[:min(n, len(b))], err
-	t.FrameRead(t.id, &f)
+	t.call(func() { t.FrameRead(t.id, &f) })
 }
 
 // frameStarted keeps the header of a data frame whose payload is to come.
@@ -239,7 +256,7 @@ func (t *connTrace) frameRead(h header, err error) {
 		mask(t.wire, h.key, 0)
 		f.Wire = t.wire
 	}
-	t.FrameRead(t.id, &f)
+	t.call(func() { t.FrameRead(t.id, &f) })
 }
 
 func (t *connTrace) frameWritten(h header, p []byte) {
@@ -249,7 +266,7 @@ func (t *connTrace) frameWritten(h header, p []byte) {
 	var b [maxHeaderLen]byte
 	f := newTraceFrame(h, t.clip(p))
 	f.Header, f.Seen = appendHeader(b[:0], h), h.length
-	t.FrameWritten(t.id, &f)
+	t.call(func() { t.FrameWritten(t.id, &f) })
 }
 
 // framedWritten is frameWritten of a whole frame.

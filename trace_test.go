@@ -442,7 +442,7 @@ func BenchmarkTrace(b *testing.B) {
 			nc := &replayer{Conn: end, frames: textFrame(strings.Repeat("x", 125))}
 			u := &Upgrader{Trace: bench.trace}
 			reg := &registry{u: u}
-			c := newConn(nc, reg, bench.trace.accepted(nc))
+			c := newConn(nc, reg, bench.trace.accepted(nc, reg))
 			reg.add(c)
 			defer c.CloseNow()
 			buf := make([]byte, 0, 256)

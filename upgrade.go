@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -137,6 +136,10 @@ func (u *Upgrader) closeTimeout() time.Duration {
 
 func (u *Upgrader) maxControlRate() int { return orDefault(u.MaxControlRate, 1000, math.MaxInt) }
 
+func (u *Upgrader) maxHeaderBytes() int {
+	return orDefault(u.MaxHeaderBytes, httphead.DefaultMaxHeader, httphead.DefaultMaxHeader)
+}
+
 func (u *Upgrader) sendQueue() int { return orDefault(u.SendQueue, 1<<20, math.MaxInt) }
 
 func (u *Upgrader) maxMessageSize() uint64 {
@@ -158,17 +161,17 @@ var zeroUpgrader Upgrader
 // that of the network. Frames that came with the request are the connection's
 // first bytes. The caller reads and closes the connection.
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
-	u.startHandshake(nc)
-	t := u.Trace.accepted(nc)
-	in, r, err := u.readRequest(nc, t)
-	if err != nil {
-		return nil, nil, endHandshake(nc, nil, err, nil, t)
-	}
-	c, err := u.accept(nc, r, in, standalone(u), t)
+	reg := standalone(u)
+	defer reg.settle()
+	h := newHandshake(u, reg, nil, nc)
+	c, err := h.guard(func() (*Conn, error) {
+		h.start()
+		return h.read()
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return c, r, nil
+	return c, h.r, nil
 }
 
 // standalones are the registries of Upgraders used without a Server; an entry
@@ -200,49 +203,6 @@ func (g *registry) forget() {
 	defer standalones.Unlock()
 	if g.pending.Load() == 0 && g.count() == 0 && standalones.of[g.u] == g {
 		delete(standalones.of, g.u)
-	}
-}
-
-// startHandshake limits the time until the 101.
-func (u *Upgrader) startHandshake(nc net.Conn) {
-	if t := u.handshakeTimeout(); t > 0 {
-		nc.SetDeadline(time.Now().Add(t))
-	}
-}
-
-// readRequest reads the head of a request. What came behind it stays in the
-// buffer, which is given back after an error.
-func (u *Upgrader) readRequest(nc net.Conn, t *connTrace) (*buffer, *http.Request, error) {
-	parser := httphead.Parser{MaxHeader: u.MaxHeaderBytes}
-	in := getBuffer(smallSize)
-	for {
-		n, err := nc.Read(in.b[in.w:])
-		in.w += n
-		if n == 0 && err != nil {
-			putBuffer(in)
-			return nil, nil, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
-		}
-		r, head, err := parser.Parse(in.pending())
-		if err != nil {
-			putBuffer(in)
-			return nil, nil, refusal(err)
-		}
-		if head > 0 {
-			in.r = head
-			t.request(in.b[:head])
-			r.RemoteAddr = nc.RemoteAddr().String()
-			if tc, ok := nc.(*tls.Conn); ok {
-				state := tc.ConnectionState()
-				r.TLS = &state
-			}
-			return in, r, nil
-		}
-		if in.w == len(in.b) {
-			bigger := getBuffer(2 * len(in.b))
-			bigger.w = copy(bigger.b, in.b)
-			putBuffer(in)
-			in = bigger
-		}
 	}
 }
 
@@ -279,46 +239,11 @@ func withDate(h http.Header) http.Header {
 	return h
 }
 
-// accept answers the request and makes the connection; what is pending in in
-// are its first bytes.
-func (u *Upgrader) accept(nc net.Conn, r *http.Request, in *buffer, reg *registry, t *connTrace) (*Conn, error) {
-	defer reg.settle()
-	a, err := u.negotiate(r)
-	if err != nil {
-		putBuffer(in)
-		return nil, endHandshake(nc, r, err, a.extra, t)
-	}
-	if err := a.write(nc, t); err != nil {
-		putBuffer(in)
-		return nil, endHandshake(nc, r, err, nil, t)
-	}
-	nc.SetDeadline(time.Time{})
-	c := newConn(reg.adopt(nc), reg, t)
-	a.settle(c)
-	c.read.in = in
-	c.read.release()
-	if err := reg.add(c); err != nil {
-		return nil, endHandshake(c.nc, r, err, nil, t)
-	}
-	return c, nil
-}
-
 // An answer is what goes into the 101.
 type answer struct {
 	key, subprotocol, extensions string
 	extra                        http.Header
 	deflate                      *deflateState
-}
-
-func (a *answer) write(nc net.Conn, t *connTrace) error {
-	out := getBuffer(smallSize)
-	defer putBuffer(out)
-	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
-	t.switching(a.key, head)
-	if _, err := nc.Write(head); err != nil {
-		return fmt.Errorf("websocket: handshake: %w", err)
-	}
-	return nil
 }
 
 // settle makes c keep what was agreed on.
@@ -379,54 +304,21 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 // read are kept. After an error the request has been answered. HTTP/2 requests
 // are refused: the TLS configuration must offer http/1.1 only.
 func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
-	return u.upgradeHTTP(w, r, standalone(u))
-}
-
-func (u *Upgrader) upgradeHTTP(w http.ResponseWriter, r *http.Request, reg *registry) (*Conn, error) {
+	reg := standalone(u)
 	defer reg.settle()
-	a, err := u.negotiate(r)
-	if err != nil {
-		refuseHTTP(w, r, err, a.extra)
-		return nil, err
-	}
-	nc, brw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		err = fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError, "the connection can't be taken over from a %T", w))
-		refuseHTTP(w, r, err, nil)
-		return nil, err
-	}
-	u.startHandshake(nc)
-	var t *connTrace
-	if rc, ok := nc.(*replayConn); ok {
-		t, rc.trace = rc.trace, nil
-		if len(rc.head) == 0 {
-			nc = rc.Conn
-		}
-	}
-	if t == nil {
-		t = u.Trace.accepted(nc)
-	}
-	t.requestHTTP(r)
-	if err := a.write(nc, t); err != nil {
-		return nil, endHandshake(nc, r, err, nil, t)
-	}
-	nc.SetDeadline(time.Time{})
-	c := newConn(reg.adopt(nc), reg, t)
-	a.settle(c)
-	if n := brw.Reader.Buffered(); n > 0 {
-		c.read.in = getBuffer(n)
-		c.read.in.w, _ = io.ReadFull(brw.Reader, c.read.in.b[:n])
-	}
-	if err := reg.add(c); err != nil {
-		return nil, endHandshake(c.nc, r, err, nil, t)
-	}
-	return c, nil
+	h := newHandshakeHTTP(u, reg, nil, w, r)
+	return h.guard(func() (*Conn, error) {
+		h.start()
+		return h.decide()
+	})
 }
 
 // refuseHTTP answers by net/http what endHandshake would have written itself.
 func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.Header) {
 	var refused *HandshakeError
-	errors.As(err, &refused)
+	if !errors.As(err, &refused) {
+		refused = &HandshakeError{Status: http.StatusServiceUnavailable}
+	}
 	raw := appendRefusal(nil, refused, extra)
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), r)
 	if err != nil {
@@ -442,26 +334,5 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.He
 	}
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)
-}
-
-// A replayConn gives bytes that were read from a connection once more.
-type replayConn struct {
-	net.Conn
-	head  []byte
-	trace *connTrace // until it is upgraded after all
-}
-
-func (rc *replayConn) Close() error {
-	err := rc.Conn.Close()
-	rc.trace.closed(nil)
-	return err
-}
-
-func (rc *replayConn) Read(p []byte) (int, error) {
-	if len(rc.head) > 0 {
-		n := copy(p, rc.head)
-		rc.head = rc.head[n:]
-		return n, nil
-	}
-	return rc.Conn.Read(p)
+	http.NewResponseController(w).Flush() // runtime.Goexit keeps net/http from doing so
 }

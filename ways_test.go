@@ -26,7 +26,11 @@ var waysIn = map[string]func(t *testing.T, u Upgrader) *peer{
 	"Server, second request": func(t *testing.T, u Upgrader) *peer {
 		s := &Server{Handler: echoEvents(), HTTP: plainHandler, Upgrader: u, ErrorLog: new(logBook).logger()}
 		p := serveTCP(t, s)()
-		p.send([]byte("GET /first HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+		host := "server.example"
+		if len(u.AllowedHosts) > 0 { // which hold for this request too
+			host = u.AllowedHosts[0]
+		}
+		p.send([]byte("GET /first HTTP/1.1\r\nHost: " + host + "\r\n\r\n"))
 		p.wantAnswer(200, `GET /first "" <nil> TLS false`)
 		return p
 	},

@@ -11,9 +11,9 @@ import (
 
 // The limits of a request that no other was set for.
 const (
-	defaultMaxLine    = 8 << 10
-	defaultMaxHeader  = 16 << 10
-	defaultMaxHeaders = 100
+	DefaultMaxLine    = 8 << 10
+	DefaultMaxHeader  = 16 << 10
+	DefaultMaxHeaders = 100
 )
 
 // limit is n, or standard where none was set, and never so large that adding
@@ -77,7 +77,7 @@ func (p *Parser) Parse(b []byte) (r *http.Request, n int, err error) {
 // parseLine goes through the request line byte by byte, so that a client that
 // speaks something else is turned away by its first wrong byte.
 func (p *Parser) parseLine(b []byte) error {
-	longest := limit(p.MaxLine, defaultMaxLine)
+	longest := limit(p.MaxLine, DefaultMaxLine)
 	for ; p.pos < len(b) && p.state < inFields; p.pos++ {
 		c := b[p.pos]
 		if p.pos-p.start >= longest && c != '\r' && c != '\n' {
@@ -204,7 +204,7 @@ func (p *Parser) parseVersion(v []byte) error {
 
 // parseFields checks each header line as it gets complete, up to the empty one.
 func (p *Parser) parseFields(b []byte) error {
-	end := p.fields + limit(p.MaxHeader, defaultMaxHeader)
+	end := p.fields + limit(p.MaxHeader, DefaultMaxHeader)
 	b = b[:min(end, len(b))]
 	for {
 		i := bytes.IndexByte(b[p.pos:], '\n')
@@ -221,7 +221,7 @@ func (p *Parser) parseFields(b []byte) error {
 			p.state = complete
 			return nil
 		}
-		if most := limit(p.MaxHeaders, defaultMaxHeaders); p.count == most {
+		if most := limit(p.MaxHeaders, DefaultMaxHeaders); p.count == most {
 			return refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d header lines (RFC 6585, section 5)", most)
 		}
 		p.count++

@@ -147,12 +147,12 @@ func FuzzRequest(f *testing.F) {
 // checkProgress holds what a call of parse leaves behind.
 func checkProgress(t *testing.T, p *Parser, r *http.Request, n int, err error) {
 	t.Helper()
-	line, header := limit(p.MaxLine, defaultMaxLine), limit(p.MaxHeader, defaultMaxHeader)
+	line, header := limit(p.MaxLine, DefaultMaxLine), limit(p.MaxHeader, DefaultMaxHeader)
 	if most := len("\r\n") + line + len("\r\n") + header; p.pos > most || n > most {
 		t.Errorf("parse examined %d bytes and took %d; want at most %d", p.pos, n, most)
 	}
-	if p.count > limit(p.MaxHeaders, defaultMaxHeaders) {
-		t.Errorf("parse took %d header lines; want at most %d", p.count, limit(p.MaxHeaders, defaultMaxHeaders))
+	if p.count > limit(p.MaxHeaders, DefaultMaxHeaders) {
+		t.Errorf("parse took %d header lines; want at most %d", p.count, limit(p.MaxHeaders, DefaultMaxHeaders))
 	}
 	if (r != nil) != (n > 0) || r != nil && err != nil {
 		t.Errorf("parse = %v, %d, %v; want a request, an error or neither", r, n, err)

@@ -1,0 +1,512 @@
+package websocket
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rawws/websocket/internal/httphead"
+	"github.com/rawws/websocket/internal/netloop"
+)
+
+// A handshakePhase is where a handshake is. It only moves forward. Who moves it
+// past phaseDeciding decides what the client is told: the one that serves the
+// handshake, or the one that gives it up meanwhile.
+type handshakePhase uint8
+
+const (
+	phaseReading   handshakePhase = iota // the request isn't whole, or waits for its slot
+	phaseDeciding                        // it is held against the rules; the application may be asked
+	phaseAnswering                       // the answer is settled, and the server's to send
+	phaseEnded                           // there will be no connection
+)
+
+// A handshake is the way of one client from accept to the 101, or to an end
+// without one. Its methods are the steps of that way. They are called one after
+// the other by whoever serves the socket, a goroutine that reads or a loop that
+// is told of bytes; none of them waits for bytes of the peer's, and only decide
+// waits for the application. giveUp alone comes from outside, at any time.
+type handshake struct {
+	u   *Upgrader
+	reg *registry
+	s   *Server // nil for an Upgrader that is used without one
+
+	nc       net.Conn            // nil until net/http gives it up
+	w        http.ResponseWriter // of net/http; nil for a socket of ours
+	remote   string
+	trace    *connTrace
+	deadline time.Time // when all has to be over; zero for never
+
+	parser httphead.Parser
+	in     *buffer // what was read; [r, w) came behind the request
+	r      *http.Request
+
+	slot atomic.Bool // one of MaxHandshakes is held
+
+	// What is counted, guarded by Server.mu.
+	place  bool        // in MaxConns
+	client *client     // in MaxConnsPerIP; nil for none
+	plain  *plainPlace // in MaxHTTPConns; nil for none
+	over   error       // why it got no place, should it turn out to be an upgrade
+	out    bool        // nothing more is to be counted
+
+	conn    *Conn // from its registration on
+	failure error // of guard
+
+	noKeepAlive bool // TCP's own keep-alive was left off
+
+	mu     sync.Mutex // guards what follows; never held over a call that waits
+	phase  handshakePhase
+	err    error // why it was given up
+	timer  *time.Timer
+	taken  chan struct{} // closed when giveUp has done with w
+	cancel context.CancelCauseFunc
+	detach func() bool // from net/http's context
+}
+
+// newHandshake begins a handshake on a socket.
+func newHandshake(u *Upgrader, reg *registry, s *Server, nc net.Conn) *handshake {
+	h := &handshake{u: u, reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
+	h.parser.MaxHeader = u.MaxHeaderBytes
+	return h
+}
+
+// newHandshakeHTTP begins one whose request net/http has read.
+func newHandshakeHTTP(u *Upgrader, reg *registry, s *Server, w http.ResponseWriter, r *http.Request) *handshake {
+	return &handshake{u: u, reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr}
+}
+
+// remoteOf is for logs and counts: an application's net.Conn may have no address.
+func remoteOf(nc net.Conn) string {
+	if addr := nc.RemoteAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
+}
+
+// start starts the clock, which stops with the 101.
+func (h *handshake) start() {
+	if t := h.u.handshakeTimeout(); t > 0 {
+		h.deadline = time.Now().Add(t)
+	}
+	if h.nc != nil {
+		h.nc.SetDeadline(h.deadline)
+		h.trace = h.u.Trace.accepted(h.nc, h.reg)
+	}
+}
+
+// read waits for the request and answers it, on a goroutine of its own.
+func (h *handshake) read() (*Conn, error) {
+	for {
+		n, err := h.nc.Read(h.room())
+		whole, err := h.received(n, err)
+		if err != nil {
+			return nil, h.end(err, nil)
+		}
+		if whole {
+			return h.decide()
+		}
+	}
+}
+
+// room returns where the next bytes go.
+func (h *handshake) room() []byte {
+	if h.in == nil {
+		h.in = getBuffer(smallSize)
+	}
+	if h.in.w == len(h.in.b) {
+		bigger := getBuffer(2 * len(h.in.b))
+		bigger.w = copy(bigger.b, h.in.b)
+		putBuffer(h.in)
+		h.in = bigger
+	}
+	return h.in.b[h.in.w:]
+}
+
+// received takes n bytes more in room, or err, and reports whether the request
+// is whole: then decide is next.
+func (h *handshake) received(n int, err error) (whole bool, _ error) {
+	h.in.w += n
+	if n == 0 && err != nil {
+		if isTimeout(err) && h.s != nil && h.s.stopping.Load() {
+			return false, errGoingDown // stop has cut the request short
+		}
+		return false, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
+	}
+	r, head, err := h.parser.Parse(h.in.pending())
+	if err != nil {
+		return false, refusal(err)
+	}
+	if head == 0 {
+		return false, nil
+	}
+	h.in.r = head
+	h.trace.request(h.in.b[:head])
+	r.RemoteAddr = h.remote
+	if tc, ok := h.nc.(*tls.Conn); ok {
+		state := tc.ConnectionState()
+		r.TLS = &state
+	}
+	h.r = r
+	return true, nil
+}
+
+// decide answers the request. A nil Conn without an error is a socket that was
+// left to Server.HTTP.
+func (h *handshake) decide() (*Conn, error) {
+	if h.s != nil && h.w == nil && h.s.pages() != nil && !wantsUpgrade(h.r) {
+		return nil, h.leaveToHTTP()
+	}
+	if !h.ask() {
+		return nil, h.lost()
+	}
+	a, err := h.negotiate()
+	if !h.claim() {
+		return nil, h.lost()
+	}
+	if err != nil {
+		return nil, h.end(err, a.extra)
+	}
+	return h.accept(&a)
+}
+
+// ask enters phaseDeciding. Where the application has a word in it, its time is
+// bounded from here on, by a timer and not by a goroutine, and the request's
+// context ends with it. It reports false when the handshake was given up.
+func (h *handshake) ask() bool {
+	asked := h.u.OnUpgrade != nil || h.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.phase != phaseReading {
+		return false
+	}
+	h.phase = phaseDeciding
+	if !asked {
+		return true
+	}
+	parent := h.r.Context()
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	h.cancel = cancel
+	if parent.Done() != nil { // net/http's ends when the client leaves, but also when the handler returns
+		h.detach = context.AfterFunc(parent, func() { cancel(context.Cause(parent)) })
+	}
+	h.r = h.r.WithContext(ctx)
+	if !h.deadline.IsZero() {
+		h.timer = time.AfterFunc(time.Until(h.deadline), h.timeUp)
+	}
+	return true
+}
+
+// errTookLong says that the application did.
+var errTookLong = refuse(http.StatusServiceUnavailable, "the server took longer than HandshakeTimeout to decide")
+
+// timeUp ends a handshake whose time is over while the application decides.
+func (h *handshake) timeUp() {
+	if h.s != nil && h.s.stopping.Load() {
+		h.giveUp(errGoingDown)
+	} else {
+		h.giveUp(errTookLong)
+	}
+}
+
+// hurry leaves the handshake t more, for a server that goes down.
+func (h *handshake) hurry(t time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.phase == phaseDeciding && h.cancel == nil: // it won't take long
+	case h.phase == phaseDeciding && h.timer == nil:
+		h.timer = time.AfterFunc(t, h.timeUp)
+	case h.phase == phaseDeciding:
+		h.timer.Reset(t)
+	case h.phase == phaseReading && h.nc != nil:
+		h.nc.SetReadDeadline(time.Now().Add(t))
+	}
+}
+
+// negotiate holds the request against the server's limits and the policy.
+func (h *handshake) negotiate() (a answer, err error) {
+	if h.s != nil {
+		if err := h.s.identify(h); err != nil {
+			return a, err
+		}
+	}
+	a, err = h.u.negotiate(h.r)
+	if err == nil && h.cancel != nil {
+		err = context.Cause(h.r.Context()) // the client has left
+	}
+	return a, err
+}
+
+// claim settles the handshake for the one that serves it, and reports whether
+// it hadn't been given up before.
+func (h *handshake) claim() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.phase == phaseEnded {
+		return false
+	}
+	h.phase = phaseAnswering
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	if h.detach != nil {
+		h.detach()
+	}
+	return true
+}
+
+// accept makes the connection and answers with 101. The connection is counted
+// and found before the answer leaves, so that a client that has read it finds
+// itself in Stats; and locked until then, so that nothing overtakes it.
+func (h *handshake) accept(a *answer) (*Conn, error) {
+	if h.nc == nil {
+		if err := h.takeOver(); err != nil {
+			return nil, h.end(err, nil)
+		}
+	}
+	c := newConn(h.reg.adopt(h.nc), h.reg, h.trace)
+	h.setConn(c.nc)
+	if c.sock == nil {
+		c.nc.SetReadDeadline(time.Time{})
+	}
+	a.settle(c)
+	if c.read.in = h.in; h.in != nil {
+		h.in = nil
+		c.read.release()
+	}
+	if h.cancel != nil {
+		c.extras().ctx, c.extras().cancel = h.r.Context(), h.cancel
+	}
+	if err := h.answer(c, a); err != nil {
+		return nil, h.end(err, nil)
+	}
+	if h.s != nil {
+		h.s.passOn(h)
+	}
+	return c, nil
+}
+
+// answer registers c and writes the 101.
+func (h *handshake) answer(c *Conn, a *answer) error {
+	c.write.mu.Lock()
+	defer c.unlockWrite()
+	out := getBuffer(smallSize)
+	defer putBuffer(out)
+	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
+	c.mu.Lock() // nor in the trace
+	err := h.register(c)
+	if err == nil {
+		h.trace.switching(a.key, head)
+		h.trace.state(stateOpen)
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := h.write(c, head); err != nil {
+		return fmt.Errorf("websocket: handshake: %w", err)
+	}
+	return nil
+}
+
+// write writes the 101 within what is left of HandshakeTimeout. A deadline costs a
+// socket of the loop's memory for its whole life, so that gets one only if it must.
+func (h *handshake) write(c *Conn, head []byte) error {
+	if c.sock != nil {
+		n, err := c.sock.TryWrite(head, nil)
+		if err != netloop.ErrWait {
+			return err
+		}
+		head = head[n:]
+		c.sock.SetWriteDeadline(h.deadline)
+	}
+	_, err := c.nc.Write(head)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() == stateOpen { // else the end has a deadline of its own
+		c.nc.SetWriteDeadline(time.Time{})
+	}
+	return err
+}
+
+// register brings c among the connections, which is the moment in which the
+// handshake becomes one: Shutdown and Close find either.
+func (h *handshake) register(c *Conn) error {
+	if h.s != nil {
+		return h.s.register(h, c)
+	}
+	if err := h.reg.add(c); err != nil {
+		return err
+	}
+	h.conn = c
+	return nil
+}
+
+// takeOver takes the connection from net/http, with the bytes that it had read.
+func (h *handshake) takeOver() error {
+	nc, brw, err := http.NewResponseController(h.w).Hijack()
+	if err != nil {
+		return fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError,
+			"the connection can't be taken over from a %T", h.w))
+	}
+	nc.SetDeadline(h.deadline)
+	buffered, _ := brw.Reader.Peek(brw.Reader.Buffered())
+	var unread []byte // by net/http
+	if pc, ok := nc.(*plainConn); ok {
+		nc, unread = pc.Conn, pc.head
+		h.trace = pc.release()
+	}
+	if n := len(buffered) + len(unread); n > 0 {
+		h.in = getBuffer(n)
+		h.in.w = copy(h.in.b, buffered)
+		h.in.w += copy(h.in.b[h.in.w:], unread)
+	}
+	if h.trace == nil {
+		h.trace = h.u.Trace.accepted(nc, h.reg)
+	}
+	h.trace.requestHTTP(h.r)
+	h.setConn(nc)
+	return nil
+}
+
+// setConn changes what cut closes.
+func (h *handshake) setConn(nc net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nc = nc
+}
+
+// end ends the handshake without a connection, because of err, which it
+// returns: a *HandshakeError is answered, with extra in its header. When the
+// handshake was given up before, that error is returned.
+func (h *handshake) end(err error, extra http.Header) error {
+	if !h.claim() {
+		return h.lost()
+	}
+	h.mu.Lock()
+	h.phase = phaseEnded
+	if h.nc != nil {
+		h.nc, err = plainUnderTLS(h.nc, err)
+	}
+	h.mu.Unlock()
+	if h.in != nil {
+		putBuffer(h.in)
+		h.in = nil
+	}
+	if h.cancel != nil {
+		h.cancel(err)
+	}
+	h.conclude(err, extra)
+	return err
+}
+
+// conclude counts the end, gives back what the handshake held, answers, and
+// closes. The peer may take its time with that, but it holds nothing meanwhile.
+func (h *handshake) conclude(err error, extra http.Header) {
+	if h.s != nil {
+		h.s.note(h.remote, err)
+		h.s.giveBack(h)
+		defer h.s.forget(h)
+	}
+	switch {
+	case h.nc == nil:
+		refuseHTTP(h.w, h.r, err, extra)
+	case h.conn != nil: // an answer behind half a 101 would be one more lie
+		h.conn.finish(&EndError{By: SidePeer, Err: err})
+		h.conn.unserved()
+		h.reg.total.unaccept(h.conn.end) // which is final
+	default:
+		endHandshake(h.nc, h.r, err, extra, h.trace)
+	}
+}
+
+// giveUp ends a handshake from outside, unless its answer is settled: a
+// *HandshakeError is answered where there is a request, anything else cuts the
+// socket. What the application decides afterwards is thrown away.
+func (h *handshake) giveUp(err error) (given bool) {
+	h.mu.Lock()
+	if h.phase >= phaseAnswering {
+		h.mu.Unlock()
+		return false
+	}
+	h.phase, h.err = phaseEnded, err
+	if h.nc == nil {
+		h.taken = make(chan struct{})
+	}
+	cancel := h.cancel
+	h.mu.Unlock()
+	if cancel != nil {
+		cancel(err)
+	}
+	if h.taken != nil {
+		failed := h.takeOver()
+		close(h.taken)
+		if failed != nil { // who serves it will answer
+			if h.s != nil {
+				h.s.note(h.remote, err)
+				h.s.giveBack(h)
+				h.s.forget(h)
+			}
+			return true
+		}
+	}
+	h.nc.SetDeadline(time.Now().Add(refusalTime))
+	h.conclude(err, nil)
+	return true
+}
+
+// cut closes the socket under a handshake whose answer is settled already.
+func (h *handshake) cut() {
+	h.mu.Lock()
+	nc := h.nc
+	h.mu.Unlock()
+	if nc != nil {
+		cutConn(nc)
+	}
+}
+
+// refusalTime is what a client has to take an answer for which it waited too
+// long, or one that is due before its TLS handshake.
+const refusalTime = 2 * time.Second
+
+// lost returns why the handshake was given up, to the one that served it.
+func (h *handshake) lost() error {
+	h.mu.Lock()
+	err, taken := h.err, h.taken
+	h.mu.Unlock()
+	if taken != nil {
+		if <-taken; h.nc == nil {
+			refuseHTTP(h.w, h.r, err, nil)
+		}
+	} else if h.in != nil {
+		putBuffer(h.in)
+		h.in = nil
+	}
+	return err
+}
+
+// guard runs a step in which the application's functions are called, those of a
+// net.Conn of its own among them. One that panics or calls runtime.Goexit costs
+// this handshake.
+func (h *handshake) guard(step func() (*Conn, error)) (c *Conn, err error) {
+	if !h.reg.guard(h, func() { c, err = step() }) {
+		return nil, h.failure
+	}
+	return c, err
+}
+
+func (h *handshake) remoteAddr() string { return h.remote }
+
+// fail ends the handshake: the client gets 500 once there is a request to answer.
+func (h *handshake) fail(cause error) {
+	if h.r != nil {
+		cause = fmt.Errorf("%w (%w)", cause, errPanicked)
+	}
+	h.failure = h.end(cause, nil)
+}
