@@ -385,11 +385,11 @@ func ExampleUpgrader_authentication() {
 	s := &websocket.Server{
 		Handler: websocket.Events{},
 		Upgrader: websocket.Upgrader{
-			OnUpgrade: func(r *http.Request, h http.Header) error {
+			OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
 				if cookie, err := r.Cookie("session"); err != nil || cookie.Value != "secret" {
 					return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: "no session"}
 				}
-				h.Set("Server", "example")
+				a.Header.Set("Server", "example")
 				return nil
 			},
 		},

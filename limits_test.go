@@ -347,7 +347,7 @@ func TestForwardedIP(t *testing.T) {
 // answered with 500, and what was counted is given back.
 func TestHandshakeCallbackPanics(t *testing.T) {
 	for name, s := range map[string]*Server{
-		"OnUpgrade":   {Upgrader: Upgrader{OnUpgrade: func(*http.Request, http.Header) error { panic("boom") }}},
+		"OnUpgrade":   {Upgrader: Upgrader{OnUpgrade: func(*http.Request, *Accept) error { panic("boom") }}},
 		"CheckOrigin": {Upgrader: Upgrader{CheckOrigin: func(*http.Request) bool { panic("boom") }}},
 		"ClientIP":    {MaxConnsPerIP: 9, ClientIP: func(*http.Request) netip.Addr { panic("boom") }},
 	} {
@@ -579,14 +579,14 @@ func TestCloseCutsRefusals(t *testing.T) {
 func TestLogOfBadPeers(t *testing.T) {
 	ugly := strings.Repeat("\xff\xfe\u202e\"\\", 1000)
 	for name, s := range map[string]*Server{
-		"OnUpgrade's header": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error {
-			h.Set("X-Echo", r.Header.Get("X-Ugly")+"\n")
+		"OnUpgrade's header": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+			a.Header.Set("X-Echo", r.Header.Get("X-Ugly")+"\n")
 			return nil
 		}}},
-		"OnUpgrade's error": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error {
+		"OnUpgrade's error": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
 			return &HandshakeError{500, r.Header.Get("X-Ugly")}
 		}}},
-		"OnUpgrade's panic": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error { panic(r.Header.Get("X-Ugly")) }}},
+		"OnUpgrade's panic": {Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error { panic(r.Header.Get("X-Ugly")) }}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

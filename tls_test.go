@@ -299,7 +299,7 @@ func TestTLSCallbackPanics(t *testing.T) {
 // would be the record after one that never came, and look like an attack.
 func TestTLSDeadlineStops101(t *testing.T) {
 	server, client := tcpPair(t)
-	u := &Upgrader{OnUpgrade: func(*http.Request, http.Header) error {
+	u := &Upgrader{OnUpgrade: func(*http.Request, *Accept) error {
 		return server.SetWriteDeadline(time.Unix(1, 0))
 	}}
 	done := make(chan error, 1)

@@ -61,7 +61,7 @@ var wireScripts = []wireScript{
 		request: strings.Replace(peerRequest, "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", 1),
 		frames:  [][]byte{clientDeflated("\xf2\x48\xcd\xc9\xc9\x07\x00"), closeFrame(CloseNormal, "")}},
 	{name: "refused by us", request: strings.Replace(peerRequest, "Version: 13", "Version: 8\r\nX-Latin: caf\xe9 \"\\\"", 1)},
-	{name: "refused by the application", u: Upgrader{OnUpgrade: func(*http.Request, http.Header) error {
+	{name: "refused by the application", u: Upgrader{OnUpgrade: func(*http.Request, *Accept) error {
 		return &HandshakeError{http.StatusUnauthorized, "who are you?"}
 	}}},
 	{name: "not even HTTP", request: "\x16\x03\x01\x02\x00\r\n"},

@@ -50,11 +50,11 @@ type Upgrader struct {
 	// request's target names a host, that one counts (RFC 9112, section 3.2.2).
 	AllowedHosts []string
 	// OnUpgrade is called for a request that would be answered with 101, and is
-	// the one place to authenticate. What it adds to h goes into the answer. An
-	// error refuses the upgrade: a *HandshakeError with its status and reason,
-	// any other with 403. The reason is sent as a line of text, or as it stands
-	// if h has a Content-Type, such as that of JSON.
-	OnUpgrade func(r *http.Request, h http.Header) error
+	// the one place to authenticate. What it puts into a holds for this
+	// connection. An error refuses the upgrade: a *HandshakeError with its
+	// status and reason, any other with 403. The reason is sent as a line of
+	// text, or as it stands if a.Header has a Content-Type, such as that of JSON.
+	OnUpgrade func(r *http.Request, a *Accept) error
 
 	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
 	// 1 MiB by default. Over it: close code 1009, told from the header.
@@ -244,11 +244,17 @@ type answer struct {
 	key, subprotocol, extensions string
 	extra                        http.Header
 	deflate                      *deflateState
+	data                         any   // of Accept
+	limit                        int64 // the same
 }
 
 // settle makes c keep what was agreed on.
 func (a *answer) settle(c *Conn) {
 	c.deflate = a.deflate
+	c.Data = a.data
+	if a.limit != 0 {
+		c.SetMaxMessageSize(a.limit)
+	}
 	if a.subprotocol != "" {
 		c.extras().subprotocol = a.subprotocol
 	}
@@ -281,21 +287,7 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 	if u.OnUpgrade == nil {
 		return a, nil
 	}
-	a.extra = make(http.Header)
-	err = u.OnUpgrade(r, a.extra)
-	var refused *HandshakeError
-	if err != nil && !errors.As(err, &refused) {
-		a.extra.Del(contentType) // the text is ours
-		err = fmt.Errorf("%w (%w)", err, refuse(http.StatusForbidden, "refused"))
-	}
-	if bad := checkExtraHeader(a.extra, err != nil); bad != nil {
-		a.extra = nil
-		bad = fmt.Errorf("%w (%w)", bad, refuse(http.StatusInternalServerError, "internal server error"))
-		if err != nil {
-			bad = fmt.Errorf("%w, instead of OnUpgrade's %w", bad, err)
-		}
-		return a, bad
-	}
+	err = u.askApplication(r, &a)
 	return a, err
 }
 

@@ -151,37 +151,63 @@ var policyTests = []policyTest{
 	{"subprotocol", Upgrader{Subprotocols: []string{"v2", "v1"}}, []string{"Sec-WebSocket-Protocol: v1", "Sec-WebSocket-Protocol: v3, v2"},
 		101, "", map[string]string{"Sec-WebSocket-Protocol": "v2"}},
 	{"no subprotocol in common", Upgrader{Subprotocols: []string{"v2"}}, []string{"Sec-WebSocket-Protocol: v1"}, 101, "", map[string]string{"Sec-WebSocket-Protocol": ""}},
-	{"OnUpgrade adds headers", Upgrader{OnUpgrade: func(r *http.Request, h http.Header) error {
-		h.Set("Set-Cookie", "session="+r.URL.Path[1:])
+	{"OnUpgrade adds headers", Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+		a.Header.Set("Set-Cookie", "session="+r.URL.Path[1:])
 		return nil
 	}}, nil, 101, "", map[string]string{"Set-Cookie": "session=chat"}},
-	{"OnUpgrade picks the status", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("WWW-Authenticate", `Basic realm="chat"`)
+	{"OnUpgrade picks the status", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("WWW-Authenticate", `Basic realm="chat"`)
 		return fmt.Errorf("of %w", &HandshakeError{http.StatusUnauthorized, "who are you?"})
 	}}, nil, 401, "who are you?", map[string]string{"Www-Authenticate": `Basic realm="chat"`, "Connection": "close"}},
-	{"OnUpgrade answers with JSON", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("Content-Type", "application/json")
+	{"OnUpgrade answers with JSON", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("Content-Type", "application/json")
 		return &HandshakeError{http.StatusBadRequest, "{\n\t\"error\": \"no room\"\n}"}
 	}}, nil, 400, "{\n\t\"error\": \"no room\"\n}", map[string]string{"Content-Type": "application/json"}},
-	{"OnUpgrade fails with a type", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("Content-Type", "application/json")
+	{"OnUpgrade fails with a type", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("Content-Type", "application/json")
 		return errNoTicket
 	}}, nil, 403, "refused\n", map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
-	{"a type for the 101", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("Content-Type", "application/json")
+	{"a type for the 101", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("Content-Type", "application/json")
 		return nil
 	}}, nil, 500, "internal server error", nil},
-	{"OnUpgrade fails", Upgrader{OnUpgrade: func(*http.Request, http.Header) error { return errNoTicket }}, nil, 403, "refused", nil},
-	{"header with a line break", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("X-Name", "a\r\nSet-Cookie: b")
+	{"OnUpgrade fails", Upgrader{OnUpgrade: func(*http.Request, *Accept) error { return errNoTicket }}, nil, 403, "refused", nil},
+	{"OnUpgrade sees the subprotocol", Upgrader{Subprotocols: []string{"v1"}, OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("X-Chosen", a.Subprotocol)
+		return nil
+	}}, []string{"Sec-WebSocket-Protocol: v2, v1"}, 101, "", map[string]string{"X-Chosen": "v1", "Sec-WebSocket-Protocol": "v1"}},
+	{"OnUpgrade picks the subprotocol", Upgrader{Subprotocols: []string{"v1"}, OnUpgrade: func(r *http.Request, a *Accept) error {
+		a.Subprotocol = Subprotocols(r)[0]
+		return nil
+	}}, []string{"Sec-WebSocket-Protocol: v2", "Sec-WebSocket-Protocol: v1"}, 101, "", map[string]string{"Sec-WebSocket-Protocol": "v2"}},
+	{"OnUpgrade wants none", Upgrader{Subprotocols: []string{"v1"}, OnUpgrade: func(r *http.Request, a *Accept) error {
+		a.Subprotocol, a.Header = "", nil
+		return nil
+	}}, []string{"Sec-WebSocket-Protocol: v1"}, 101, "", map[string]string{"Sec-WebSocket-Protocol": ""}},
+	{"subprotocol that isn't offered", Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+		a.Subprotocol = "v2"
+		return nil
+	}}, []string{"Sec-WebSocket-Protocol: v1"}, 500, "internal server error", map[string]string{"Sec-WebSocket-Protocol": ""}},
+	{"subprotocol for who offers none", Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+		a.Subprotocol = "v2\r\nSet-Cookie: b"
+		return nil
+	}}, nil, 500, "internal server error", map[string]string{"Set-Cookie": ""}},
+	{"subprotocol that is missing", Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+		if a.Subprotocol == "" {
+			return &HandshakeError{http.StatusBadRequest, "v1 is spoken here"}
+		}
+		return nil
+	}}, nil, 400, "v1 is spoken here", nil},
+	{"header with a line break", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("X-Name", "a\r\nSet-Cookie: b")
 		return nil
 	}}, nil, 500, "internal server error", map[string]string{"X-Name": "", "Set-Cookie": ""}},
-	{"header of the handshake", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h.Set("Sec-WebSocket-Accept", "mine")
+	{"header of the handshake", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header.Set("Sec-WebSocket-Accept", "mine")
 		return nil
 	}}, nil, 500, "internal server error", nil},
-	{"bad header and a refusal", Upgrader{OnUpgrade: func(_ *http.Request, h http.Header) error {
-		h["bad name"] = []string{"x"}
+	{"bad header and a refusal", Upgrader{OnUpgrade: func(_ *http.Request, a *Accept) error {
+		a.Header["bad name"] = []string{"x"}
 		return &HandshakeError{http.StatusNotFound, "no such room"}
 	}}, nil, 500, "internal server error", nil},
 }
@@ -454,7 +480,7 @@ func TestEndlessHandshakes(t *testing.T) {
 			go p.nc.Write([]byte(test.start + strings.Repeat(test.repeat, 2<<20/len(test.repeat))))
 			done := make(chan error)
 			stored := int64(0)
-			test.u.OnUpgrade = func(*http.Request, http.Header) error { return errNoTicket }
+			test.u.OnUpgrade = func(*http.Request, *Accept) error { return errNoTicket }
 			go func() {
 				h := newHandshake(&test.u, &registry{u: &test.u}, nil, mc)
 				h.start()

@@ -88,7 +88,7 @@ func TestRealClients(t *testing.T) {
 		for way, connect := range waysIn {
 			t.Run(test.name+"/"+way, func(t *testing.T) {
 				u, hosts := test.u, make(chan string, 1)
-				u.OnUpgrade = func(r *http.Request, _ http.Header) error {
+				u.OnUpgrade = func(r *http.Request, _ *Accept) error {
 					hosts <- r.Host
 					return nil
 				}

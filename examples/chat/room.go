@@ -196,7 +196,7 @@ func (r *room) keep(line json.RawMessage) {
 }
 
 // checkRequest refuses a bad room or name while HTTP can still say so.
-func checkRequest(r *http.Request, _ http.Header) error {
+func checkRequest(r *http.Request, _ *websocket.Accept) error {
 	if !validRoom(r.PathValue("room")) {
 		return &websocket.HandshakeError{Status: http.StatusNotFound, Reason: "no such room"}
 	}

@@ -220,7 +220,7 @@ func TestRefused(t *testing.T) {
 		args     string // of class Session
 		status   int    // 0: the server agrees, but not the browser
 	}{
-		{"by the application", websocket.Upgrader{OnUpgrade: func(*http.Request, http.Header) error { return refusal }}, `address()`, 401},
+		{"by the application", websocket.Upgrader{OnUpgrade: func(*http.Request, *websocket.Accept) error { return refusal }}, `address()`, 401},
 		{"another site", websocket.Upgrader{}, `address().replace("127.0.0.1", "localhost")`, 403},
 		{"another host", websocket.Upgrader{AllowedHosts: []string{"server.example"}}, `address()`, 403},
 		{"no subprotocol in common", websocket.Upgrader{Subprotocols: []string{"v2"}}, `address(), ["v1"]`, 0},
