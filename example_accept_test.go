@@ -1,0 +1,121 @@
+package websocket_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/rawws/websocket"
+	"github.com/rawws/websocket/websockettest"
+)
+
+// users are known by a token that they got when they logged in.
+var users = map[string]string{"secret": "jane"}
+
+// greet tells a client whom it was taken for.
+var greet = websocket.Events{OnOpen: func(c *websocket.Conn, r *http.Request) {
+	c.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "hello, %v", c.Data))
+}}
+
+// A browser sends the cookies of the server's own site by itself. What
+// OnUpgrade finds out is the connection's Data.
+func ExampleAccept_cookie() {
+	s := &websocket.Server{Handler: greet, Upgrader: websocket.Upgrader{
+		OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			cookie, err := r.Cookie("session")
+			if err != nil || users[cookie.Value] == "" {
+				return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: "log in first"}
+			}
+			a.Data = users[cookie.Value]
+			return nil
+		},
+	}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/", "Cookie: session=secret")
+	c.WantText("hello, jane")
+	c.Close(1000)
+	websockettest.WantRefusal(nil, ln, http.StatusUnauthorized, "/")
+	// Output:
+}
+
+// A page can't set a header of its WebSocket's request. Where there is no
+// cookie, the token is often in the query: as new WebSocket(url + "?token=...").
+// Queries are in the logs of proxies, so such a token is for one use and soon over.
+func ExampleAccept_query() {
+	s := &websocket.Server{Handler: greet, Upgrader: websocket.Upgrader{
+		OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			name, ok := users[r.URL.Query().Get("token")]
+			if !ok {
+				return errors.New("no such token") // 403, and the text isn't sent
+			}
+			a.Data = name
+			return nil
+		},
+	}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/?token=secret")
+	c.WantText("hello, jane")
+	c.Close(1000)
+	websockettest.WantRefusal(nil, ln, http.StatusForbidden, "/?token=guessed")
+	// Output:
+}
+
+// The one header that a page can choose is the list of subprotocols: new
+// WebSocket(url, ["v1.example", "token.secret"]). Only one that is offered may
+// be agreed on, and it shouldn't be the token.
+func ExampleAccept_subprotocol() {
+	s := &websocket.Server{Handler: greet, Upgrader: websocket.Upgrader{
+		Subprotocols: []string{"v1.example"},
+		OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			if a.Subprotocol == "" {
+				return &websocket.HandshakeError{Status: http.StatusBadRequest, Reason: "v1.example is spoken here"}
+			}
+			for _, p := range websocket.Subprotocols(r) {
+				if token, ok := strings.CutPrefix(p, "token."); ok && users[token] != "" {
+					a.Data = users[token]
+					return nil
+				}
+			}
+			return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: "no token"}
+		},
+	}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/", "Sec-WebSocket-Protocol: v1.example, token.secret")
+	fmt.Println(c.Response.Header.Get("Sec-WebSocket-Protocol"))
+	c.WantText("hello, jane")
+	c.Close(1000)
+	websockettest.WantRefusal(nil, ln, http.StatusBadRequest, "/", "Sec-WebSocket-Protocol: token.secret")
+	websockettest.WantRefusal(nil, ln, http.StatusUnauthorized, "/", "Sec-WebSocket-Protocol: v1.example")
+	// Output: v1.example
+}
+
+// A refusal in the form of the rest of an API.
+func ExampleHandshakeError() {
+	s := &websocket.Server{Handler: greet, Upgrader: websocket.Upgrader{
+		OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			a.Header.Set("Content-Type", "application/json")
+			a.Header.Set("WWW-Authenticate", "Bearer")
+			return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: `{"error": "no token"}`}
+		},
+	}}
+	defer s.Close()
+
+	resp := websockettest.WantRefusal(nil, websockettest.Serve(nil, s), http.StatusUnauthorized, "/")
+	body, _ := io.ReadAll(resp.Body)
+	fmt.Println(resp.Header.Get("Content-Type"), string(body))
+	// Output: application/json {"error": "no token"}
+}
+
+func ExampleSubprotocols() {
+	r := &http.Request{Header: http.Header{"Sec-Websocket-Protocol": {"v2.example, v1.example"}}}
+	fmt.Println(websocket.Subprotocols(r))
+	// Output: [v2.example v1.example]
+}
