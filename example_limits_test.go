@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket"
+	"github.com/rawws/websocket/websockettest"
 )
 
 // What a server on the open network may want to bound beside the defaults.
@@ -23,10 +24,10 @@ func ExampleServer_limits() {
 			MaxControlRate: 20,               // pings and pongs a second, then 1008
 		},
 	}
-	addr, stop := serve(s)
-	defer stop()
-	c := dial(addr, "/")
-	c.close(websocket.CloseNormal, "")
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+	c := websockettest.Dial(nil, ln, "/")
+	c.Close(1000)
 	fmt.Println(s.Stats().Accepted)
 	// Output: 1
 }
@@ -42,15 +43,13 @@ func ExampleServer_Shutdown_netHTTP() {
 		defer cancel()
 		stopped <- s.Shutdown(ctx)
 	})
-	c := dial(web.Listener.Addr().String(), "/")
+	c := websockettest.Dial(nil, web.Listener, "/")
 
 	go web.Config.Shutdown(context.Background())
-	fmt.Println(c.receive())
-	c.close(websocket.CloseGoingAway, "")
+	c.WantClose(1001)
 	fmt.Println(<-stopped)
 	fmt.Println(s.Stats().ClosedByServer)
 	// Output:
-	// close 1001 ""
 	// <nil>
 	// map[1001:1]
 }

@@ -48,19 +48,18 @@ func ExampleEvents() {
 			close(ended)
 		},
 	}}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/chat")
-	c.send("Hello")
-	fmt.Println("echo", c.receive())
-	c.close(websocket.CloseNormal, "done")
+	c := websockettest.Dial(nil, ln, "/chat")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.Close(1000)
 	<-ended
 	// Output:
 	// open /chat
 	// text "Hello" to /chat
-	// echo Hello
-	// websocket: peer closed with 1000 "done"
+	// websocket: peer closed with 1000
 }
 
 // A read loop in a goroutine of the connection's own. When the function returns
@@ -75,18 +74,15 @@ func ExampleHandlerFunc() {
 			c.WriteMessage(t, data)
 		}
 	})}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	c.send("bye")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
+	c := websockettest.Dial(nil, ln, "/")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.SendText("bye")
+	c.WantClose(1000)
 	// Output:
-	// Hello
-	// close 1000 ""
 }
 
 func ExampleConn_Messages() {
@@ -98,14 +94,14 @@ func ExampleConn_Messages() {
 			c.WriteMessage(m.Type, []byte(strings.ToUpper(string(m.Data))))
 		}
 	})}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: HELLO
+	c := websockettest.Dial(nil, ln, "/")
+	c.SendText("Hello")
+	c.WantText("HELLO")
+	c.Close(1000)
+	// Output:
 }
 
 // One buffer for all messages: nothing is allocated for each.
@@ -121,14 +117,14 @@ func ExampleConn_AppendMessage() {
 			buf = data // it may have grown
 		}
 	})}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: Hello
+	c := websockettest.Dial(nil, ln, "/")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.Close(1000)
+	// Output:
 }
 
 // A message is decoded while it comes, and another encoded while it goes.
@@ -152,18 +148,15 @@ func ExampleConn_NextReader() {
 			out.Close() // sends the last frame
 		}
 	})}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	c.send(`{"item": "tea"}`)
-	fmt.Println(c.receive())
-	c.send("tea, please")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output:
-	// one tea
-	// close 1003 "JSON is spoken here"
+	c := websockettest.Dial(nil, ln, "/")
+	c.SendText(`{"item": "tea"}`)
+	c.WantText("one tea")
+	c.SendText("tea, please")
+	fmt.Println(c.WantClose(1003))
+	// Output: JSON is spoken here
 }
 
 // A client that says nothing for a while is told so, and may go on.
@@ -183,17 +176,15 @@ func ExampleConn_SetReadDeadline() {
 			c.WriteMessage(t, data)
 		}
 	})}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	fmt.Println(c.receive())
-	c.send("yes")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
+	c := websockettest.Dial(nil, ln, "/")
+	c.WantText("are you there?")
+	c.SendText("yes")
+	c.WantText("yes")
+	c.Close(1000)
 	// Output:
-	// are you there?
-	// yes
 }
 
 // Work for a connection ends with it.
@@ -208,10 +199,10 @@ func ExampleConn_Context() {
 			}()
 		},
 	}}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	dial(addr, "/").close(websocket.CloseGoingAway, "")
+	websockettest.Dial(nil, ln, "/").Close(1001)
 	fmt.Println(<-stopped)
 	// Output: websocket: peer closed with 1001
 }
@@ -222,8 +213,8 @@ func ExampleEndError() {
 	s := &websocket.Server{Handler: websocket.Events{
 		OnClose: func(c *websocket.Conn, err error) { ended <- err },
 	}}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
 	explain := func(err error) {
 		var end *websocket.EndError
@@ -239,18 +230,17 @@ func ExampleEndError() {
 			fmt.Printf("the %v went away without a word\n", end.By)
 		}
 	}
-	c := dial(addr, "/")
-	c.close(websocket.CloseNormal, "")
+	c := websockettest.Dial(nil, ln, "/")
+	c.Close(1000)
 	explain(<-ended)
 
-	c = dial(addr, "/")
-	c.nc.Write([]byte{0x81, 0x02, 'h', 'i'}) // without a mask
-	c.receive()
-	c.nc.Close()
+	c = websockettest.Dial(nil, ln, "/")
+	c.SendFrame(websockettest.Frame{Opcode: websockettest.Text, Payload: []byte("hi"), Unmasked: true})
+	c.WantClose(1002)
 	explain(<-ended)
 
-	c = dial(addr, "/")
-	c.nc.Close()
+	c = websockettest.Dial(nil, ln, "/")
+	c.Cut()
 	explain(<-ended)
 	// Output:
 	// the peer closed with 1000, clean: true
@@ -290,11 +280,11 @@ func ExampleServer_ServeHTTP() {
 	defer web.Close()
 	defer socket.Close()
 
-	c := dial(web.Listener.Addr().String(), "/socket")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: Hello
+	c := websockettest.Dial(nil, web.Listener, "/socket")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.Close(1000)
+	// Output:
 }
 
 // Ctrl-C closes every connection with 1001 and waits for the answers.
@@ -324,12 +314,12 @@ func ExampleServer_Stats() {
 	s := &websocket.Server{Handler: websocket.Events{
 		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
 	}}
-	addr, stop := serve(s)
-	defer stop()
-	c := dial(addr, "/")
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+	c := websockettest.Dial(nil, ln, "/")
 	<-opened
 	fmt.Println(s.Stats().Open, "open,", s.Stats().Accepted, "accepted")
-	c.close(websocket.CloseNormal, "")
+	c.Close(1000)
 	// Output: 1 open, 1 accepted
 }
 
@@ -368,16 +358,15 @@ func ExampleServer_Conns() {
 	s := &websocket.Server{Handler: websocket.Events{
 		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
 	}}
-	addr, stop := serve(s)
-	defer stop()
-	c := dial(addr, "/")
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+	c := websockettest.Dial(nil, ln, "/")
 	<-opened
 	for conn := range s.Conns() {
 		conn.Close(4000, "everybody out")
 	}
-	fmt.Println(c.receive())
-	c.close(4000, "")
-	// Output: close 4000 "everybody out"
+	fmt.Println(c.WantClose(4000))
+	// Output: everybody out
 }
 
 // The place to authenticate, before there is a connection.
@@ -394,16 +383,15 @@ func ExampleUpgrader_authentication() {
 			},
 		},
 	}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/")
-	why, _ := io.ReadAll(c.Body)
-	fmt.Printf("%s: %s", c.Status, why)
-	c.nc.Close()
-	c = dial(addr, "/", "Cookie: session=secret")
-	fmt.Println(c.Status, "by", c.Header.Get("Server"))
-	c.close(websocket.CloseNormal, "")
+	resp := websockettest.WantRefusal(nil, ln, http.StatusUnauthorized, "/")
+	why, _ := io.ReadAll(resp.Body)
+	fmt.Printf("%s: %s", resp.Status, why)
+	c := websockettest.Dial(nil, ln, "/", "Cookie: session=secret")
+	fmt.Println(c.Response.Status, "by", c.Response.Header.Get("Server"))
+	c.Close(1000)
 	// Output:
 	// 401 Unauthorized: no session
 	// 101 Switching Protocols by example
@@ -418,18 +406,18 @@ func ExampleUpgrader_subprotocols() {
 		},
 		Upgrader: websocket.Upgrader{Subprotocols: []string{"v2.example", "v1.example"}},
 	}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	c := dial(addr, "/", "Sec-WebSocket-Protocol: v1.example, v2.example")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: we speak v2.example
+	c := websockettest.Dial(nil, ln, "/", "Sec-WebSocket-Protocol: v1.example, v2.example")
+	c.WantText("we speak v2.example")
+	c.Close(1000)
+	// Output:
 }
 
 // An upgrade on any net.Conn, here a pipe in memory.
 func ExampleUpgrade() {
-	theirs, ours := net.Pipe()
+	theirs, ours := websockettest.Pipe()
 	go func() {
 		c, r, err := websocket.Upgrade(ours)
 		if err != nil {
@@ -442,15 +430,12 @@ func ExampleUpgrade() {
 		c.Close(websocket.CloseNormal, "")
 	}()
 
-	c := upgrade(theirs, "/pipe")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output:
-	// GET /pipe
-	// Hello
-	// close 1000 ""
+	c := websockettest.NewClient(nil, theirs)
+	c.Handshake("/pipe")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.WantClose(1000)
+	// Output: GET /pipe
 }
 
 // An upgrade in the middle of an http.Handler that does other things too.
@@ -469,11 +454,11 @@ func ExampleUpgrader_UpgradeHTTP() {
 	}))
 	defer web.Close()
 
-	c := dial(web.Listener.Addr().String(), "/")
-	c.send("Hello")
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: Hello
+	c := websockettest.Dial(nil, web.Listener, "/")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.Close(1000)
+	// Output:
 }
 
 // A room: what one says, all hear.
@@ -489,19 +474,18 @@ func ExampleGroup() {
 			fmt.Println("for", n)
 		},
 	}}
-	addr, stop := serve(s)
-	defer stop()
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
 
-	a, b := dial(addr, "/"), dial(addr, "/")
-	fmt.Println(a.receive(), b.receive())
-	a.send("Hello")
-	fmt.Println(a.receive(), b.receive())
-	a.close(websocket.CloseNormal, "")
-	b.close(websocket.CloseNormal, "")
-	// Unordered output:
-	// welcome welcome
-	// for 2
-	// Hello Hello
+	a, b := websockettest.Dial(nil, ln, "/"), websockettest.Dial(nil, ln, "/")
+	a.WantText("welcome")
+	b.WantText("welcome")
+	a.SendText("Hello")
+	a.WantText("Hello")
+	b.WantText("Hello")
+	a.Close(1000)
+	b.Close(1000)
+	// Output: for 2
 }
 
 // A message that is made once and sent to some.
@@ -510,9 +494,9 @@ func ExampleConn_Send() {
 	s := &websocket.Server{Handler: websocket.Events{
 		OnOpen: func(c *websocket.Conn, r *http.Request) { opened <- true },
 	}}
-	addr, stop := serve(s)
-	defer stop()
-	c := dial(addr, "/")
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+	c := websockettest.Dial(nil, ln, "/")
 	<-opened
 
 	m := websocket.NewPreparedMessage(websocket.TextMessage, []byte("news"))
@@ -521,9 +505,9 @@ func ExampleConn_Send() {
 			fmt.Println(err)
 		}
 	}
-	fmt.Println(c.receive())
-	c.close(websocket.CloseNormal, "")
-	// Output: news
+	c.WantText("news")
+	c.Close(1000)
+	// Output:
 }
 
 // Permessage-deflate for the clients that offer it.
@@ -532,11 +516,11 @@ func ExampleCompression() {
 		Handler:  websocket.Events{},
 		Upgrader: websocket.Upgrader{Compression: &websocket.Compression{}},
 	}
-	addr, stop := serve(s)
-	defer stop()
-	c := dial(addr, "/", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
-	fmt.Println(c.Header.Get("Sec-WebSocket-Extensions"))
-	c.close(websocket.CloseNormal, "")
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+	c := websockettest.Dial(nil, ln, "/", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+	fmt.Println(c.Response.Header.Get("Sec-WebSocket-Extensions"))
+	c.Close(1000)
 	// Output: permessage-deflate; server_no_context_takeover; client_no_context_takeover
 }
 
