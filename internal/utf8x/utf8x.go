@@ -7,6 +7,7 @@ package utf8x
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -99,6 +100,41 @@ func first(b byte) uint64 {
 	return wrong
 }
 
+// Two bytes take one step. Bytes that every state treats alike are of one class,
+// a pair of classes has its successors in nextPair, and pairs holds the place
+// there for two bytes in the order of memory. Neither load depends on the state:
+// what a step waits for is the shift alone.
+var (
+	nextPair [256]uint64
+	pairs    [1 << 16]uint8
+)
+
+func init() {
+	var classes [256]uint8
+	var member [16]byte // one byte of each class
+	var seen []uint64
+	for b := range classes {
+		class := slices.Index(seen, next[b])
+		if class < 0 {
+			class = len(seen)
+			seen = append(seen, next[b])
+			member[class] = byte(b)
+		}
+		classes[b] = uint8(class)
+	}
+	for i := range pairs {
+		pairs[i] = classes[i&0xFF] | classes[i>>8]<<4
+	}
+	for i := range seen {
+		for j := range seen {
+			for state := start; state <= wrong; state += 6 {
+				between := next[member[i]] >> state & 63
+				nextPair[i|j<<4] |= next[member[j]] >> between & 63 << state
+			}
+		}
+	}
+}
+
 // Write takes the next piece of the text and reports whether all of it can
 // still be UTF-8. Once false, it stays false.
 func (v *Validator) Write(p []byte) bool {
@@ -123,7 +159,7 @@ const long = 128
 // skipRuns takes long runs of one alphabet, which can be checked by words,
 // and leaves the rest to walk. It returns the state and what remains of p.
 //
-// walk takes a byte a cycle whatever the text, so no peer can make it slow.
+// walk takes two bytes a cycle whatever the text, so no peer can make it slow.
 // Where runs are short, the stretch that is walked before the next attempt
 // doubles, so that looking for them costs nothing that matters.
 func skipRuns(state uint64, p []byte) (uint64, []byte) {
@@ -131,7 +167,8 @@ func skipRuns(state uint64, p []byte) (uint64, []byte) {
 	stretch := shortest
 	for len(p) >= long {
 		if state == start {
-			n := twoByteRun(p)
+			n := asciiRun(p)
+			n += twoByteRun(p[n:])
 			n += threeByteRun(p[n:])
 			p = p[n:]
 			if n >= stretch {
@@ -151,20 +188,31 @@ func skipRuns(state uint64, p []byte) (uint64, []byte) {
 	return state, p
 }
 
-// walk takes p byte by byte from the state given and returns the state
-// behind it. ASCII it takes by words.
+// walk takes p from the state given and returns the state behind it: ASCII by
+// words, all else by pairs of bytes.
 func walk(state uint64, p []byte) uint64 {
-	for len(p) >= 16 {
-		b := (*[16]byte)(p)
-		words := binary.LittleEndian.Uint64(b[:]) | binary.LittleEndian.Uint64(b[8:])
-		if state&63 != start || words&high != 0 {
-			state = walk8(state, (*[8]byte)(b[:]))
-			state = walk8(state, (*[8]byte)(b[8:]))
+	p = p[:len(p):len(p)]
+	for len(p) > 64 {
+		b := (*[64]byte)(p)
+		first, second := ascii32((*[32]byte)(b[:])), ascii32((*[32]byte)(b[32:]))
+		first = first && state&63 == start
+		n := len(b)
+		if first != second {
+			n = 32 // one half is to be walked, and the other isn't
+		}
+		if !first {
+			state = walkPairs(state, b[:n])
+		}
+		p = p[n:]
+	}
+	for len(p) > 16 {
+		if b := (*[16]byte)(p); !ascii16(b) || state&63 != start {
+			state = walkPairs(state, b[:])
 		}
 		p = p[16:]
 	}
 	for len(p) >= 8 {
-		if state&63 != start || binary.LittleEndian.Uint64(p)&high != 0 {
+		if binary.LittleEndian.Uint64(p)&high != 0 || state&63 != start {
 			state = walk8(state, (*[8]byte)(p))
 		}
 		p = p[8:]
@@ -175,22 +223,57 @@ func walk(state uint64, p []byte) uint64 {
 	return state & 63
 }
 
-// walk8 takes eight bytes. Only the low six bits of a state count, the
-// shift leaves others above them.
+func ascii32(b *[32]byte) bool {
+	return (binary.LittleEndian.Uint64(b[:])|binary.LittleEndian.Uint64(b[8:])|
+		binary.LittleEndian.Uint64(b[16:])|binary.LittleEndian.Uint64(b[24:]))&high == 0
+}
+
+func ascii16(b *[16]byte) bool {
+	return (binary.LittleEndian.Uint64(b[:])|binary.LittleEndian.Uint64(b[8:]))&high == 0
+}
+
+// walkPairs takes sixteen bytes at a time. Only the low six bits of a state
+// count, the shift leaves others above them. (In one function with the words of
+// walk the compiler would put these together from single bytes.)
+func walkPairs(state uint64, p []byte) uint64 {
+	for len(p) >= 16 {
+		b := (*[16]byte)(p)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[0:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[2:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[4:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[6:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[8:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[10:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[12:])]] >> (state & 63)
+		state = nextPair[pairs[binary.LittleEndian.Uint16(b[14:])]] >> (state & 63)
+		p = p[16:]
+	}
+	return state
+}
+
+// walk8 takes eight bytes.
 func walk8(state uint64, b *[8]byte) uint64 {
-	state = next[b[0]] >> (state & 63)
-	state = next[b[1]] >> (state & 63)
-	state = next[b[2]] >> (state & 63)
-	state = next[b[3]] >> (state & 63)
-	state = next[b[4]] >> (state & 63)
-	state = next[b[5]] >> (state & 63)
-	state = next[b[6]] >> (state & 63)
-	state = next[b[7]] >> (state & 63)
+	state = nextPair[pairs[binary.LittleEndian.Uint16(b[0:])]] >> (state & 63)
+	state = nextPair[pairs[binary.LittleEndian.Uint16(b[2:])]] >> (state & 63)
+	state = nextPair[pairs[binary.LittleEndian.Uint16(b[4:])]] >> (state & 63)
+	state = nextPair[pairs[binary.LittleEndian.Uint16(b[6:])]] >> (state & 63)
 	return state
 }
 
 // high is the high bit of each byte of a word, which ASCII leaves clear.
 const high = 0x8080808080808080
+
+// asciiRun returns the length of the ASCII at the start of p, as far as it can
+// tell 32 bytes at a time, and less than all of p: then the compiler needn't see
+// to it that a pointer stays inside.
+func asciiRun(p []byte) int {
+	all := len(p)
+	p = p[:all:all]
+	for len(p) > 32 && ascii32((*[32]byte)(p)) {
+		p = p[32:]
+	}
+	return all - len(p)
+}
 
 // twoByteRun returns the length of whole runes of one and two bytes at the
 // start of p, as far as it can tell 32 bytes at a time. p isn't empty.

@@ -158,6 +158,20 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// A step by two bytes leads where two steps by one do, from every state.
+func TestPairs(t *testing.T) {
+	for state := uint64(start); state <= wrong; state += 6 {
+		for a := range next {
+			for b := range next {
+				want := next[b] >> (next[a] >> state & 63) & 63
+				if got := nextPair[pairs[a|b<<8]] >> state & 63; got != want {
+					t.Fatalf("from state %d by %02x %02x to %d; want %d", state, a, b, got, want)
+				}
+			}
+		}
+	}
+}
+
 // Once wrong, a validator stays so, whatever follows.
 func TestSticky(t *testing.T) {
 	var v Validator
@@ -195,12 +209,24 @@ var texts = []struct{ name, text string }{
 func BenchmarkValidator(b *testing.B) {
 	for _, text := range texts {
 		for _, size := range []int{16, 125, 1 << 10, 64 << 10} {
+			p := []byte(strings.Repeat(text.text, size/len(text.text)+1))[:size]
 			b.Run(fmt.Sprintf("%s/%d", text.name, size), func(b *testing.B) {
-				p := []byte(strings.Repeat(text.text, size/len(text.text)+1))[:size]
 				b.SetBytes(int64(size))
 				for b.Loop() {
 					var v Validator
 					if !v.Write(p) {
+						b.Fatal("refused")
+					}
+				}
+			})
+			// The same by the standard library, which wants the whole text at once.
+			for !utf8.Valid(p) {
+				p = p[:len(p)-1]
+			}
+			b.Run(fmt.Sprintf("%s/%d/unicode", text.name, size), func(b *testing.B) {
+				b.SetBytes(int64(len(p)))
+				for b.Loop() {
+					if !utf8.Valid(p) {
 						b.Fatal("refused")
 					}
 				}
