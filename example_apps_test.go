@@ -3,12 +3,15 @@ package websocket_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"sync"
 
@@ -41,13 +44,13 @@ func Example_chat() {
 	defer socket.Close()
 
 	ln := websockettest.Serve(nil, web)
-	a, b := websockettest.Dial(nil, ln, "/ws"), websockettest.Dial(nil, ln, "/ws")
-	a.SendText(" hello\n")
-	a.WantText("hello")
-	b.WantText("hello")
-	b.SendText("bye")
-	a.WantText("bye")
-	b.WantText("bye")
+	a := websockettest.Dial(nil, ln, "/ws")
+	a.SendText(" anybody here?\n")
+	a.WantText("anybody here?")
+	b := websockettest.Dial(nil, ln, "/ws")
+	b.SendText("yes")
+	a.WantText("yes")
+	b.WantText("yes")
 	a.Close(1000)
 	b.Close(1000)
 	// Output:
@@ -193,4 +196,57 @@ func Example_streaming() {
 	fmt.Println(len(down), sha256.Sum256(down) == [32]byte(sum.Sum(nil)))
 	c.WantClose(1000)
 	// Output: 4194304 true
+}
+
+// members is a chat for who has logged in, behind a mux.
+func members() (http.Handler, *websocket.Server) {
+	var room websocket.Group
+	var sessions sync.Map // name by the cookie's value
+	socket := &websocket.Server{
+		Upgrader: websocket.Upgrader{OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			if cookie, err := r.Cookie("session"); err == nil {
+				a.Data, _ = sessions.Load(cookie.Value)
+			}
+			if a.Data == nil {
+				return &websocket.HandshakeError{Status: http.StatusUnauthorized, Reason: "log in first"}
+			}
+			return nil
+		}},
+		Handler: websocket.Events{
+			OnOpen: func(c *websocket.Conn, r *http.Request) { room.Join(c) },
+			OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) {
+				room.Broadcast(websocket.NewPreparedMessage(t, fmt.Appendf(nil, "%v: %s", c.Data, data)))
+			},
+		},
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		id := rand.Text() // a real one asks for a password
+		sessions.Store(id, r.FormValue("name"))
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: id, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	})
+	mux.Handle("GET /chat", socket)
+	return mux, socket
+}
+
+// A login by HTTP, and the cookie of it on the WebSocket.
+func Example_login() {
+	mux, socket := members()
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	defer socket.Close()
+
+	for _, name := range []string{"jane", "joe"} {
+		resp, err := http.PostForm(web.URL+"/login", url.Values{"name": {name}})
+		if err != nil {
+			panic(err)
+		}
+		resp.Body.Close()
+		c := websockettest.Dial(nil, web.Listener, "/chat", "Cookie: "+resp.Cookies()[0].String())
+		c.SendText("hello")
+		c.WantText(name + ": hello")
+		c.Close(1000)
+	}
+	websockettest.WantRefusal(nil, web.Listener, http.StatusUnauthorized, "/chat", "Cookie: session=guessed")
+	// Output:
 }
