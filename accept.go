@@ -26,7 +26,25 @@ type Accept struct {
 	// MaxMessageSize limits the messages of this connection, as
 	// Upgrader.MaxMessageSize does those of all; 0 leaves it at that.
 	MaxMessageSize int64
+	// Handler serves this connection instead of the Server's: OnUpgrade is where
+	// paths become routes. An Events by its pointer isn't copied for each
+	// connection. Without one here and in the Server the client gets 404. It is
+	// not looked at where the caller serves, as that of Upgrade and UpgradeHTTP.
+	Handler Handler
 }
+
+// asEvents returns h if it is an Events, and nil for another Handler.
+func asEvents(h Handler) *Events {
+	switch h := h.(type) {
+	case Events:
+		return &h
+	case *Events:
+		return h
+	}
+	return nil
+}
+
+var errNoHandler = refuse(http.StatusNotFound, "no WebSocket is served here")
 
 // Subprotocols returns the subprotocols that a request offers, the preferred
 // first (RFC 6455, section 11.3.4), and none where they are ill-formed. Where
@@ -62,6 +80,6 @@ func (u *Upgrader) askApplication(r *http.Request, a *answer) error {
 		return bad
 	}
 	a.extra, a.subprotocol = accept.Header, accept.Subprotocol
-	a.data, a.limit = accept.Data, accept.MaxMessageSize
+	a.data, a.limit, a.handler = accept.Data, accept.MaxMessageSize, accept.Handler
 	return err
 }

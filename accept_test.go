@@ -1,11 +1,16 @@
 package websocket
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rawws/websocket/websockettest"
@@ -16,12 +21,13 @@ type dialFunc func(t *testing.T) *websockettest.Client
 
 // overServers serves s in every way that there is, and runs f as a subtest of each:
 // what s decides must not depend on it. The fields of s are copied.
-func overServers(t *testing.T, server func() *Server, f func(t *testing.T, dial dialFunc)) {
+func overServers(t *testing.T, server func() *Server, f func(t *testing.T, dial dialFunc, s *Server)) {
 	way := func(name string, dial func(t *testing.T, s *Server) dialFunc) {
 		t.Run(name, func(t *testing.T) {
 			s := server()
+			s.ErrorLog = new(logBook).logger()
 			t.Cleanup(func() { s.Close() })
-			f(t, dial(t, s))
+			f(t, dial(t, s), s)
 		})
 	}
 	over := func(ln net.Listener) dialFunc {
@@ -56,12 +62,12 @@ func overServers(t *testing.T, server func() *Server, f func(t *testing.T, dial 
 			return websockettest.NewClient(t, tls.Client(dial(t).NetConn(), clientTLS()))
 		}
 	})
-	way("net/http", func(t *testing.T, s *Server) dialFunc {
+	way("http", func(t *testing.T, s *Server) dialFunc {
 		web := httptest.NewServer(s)
 		t.Cleanup(web.Close)
 		return over(web.Listener)
 	})
-	way("second request", func(t *testing.T, s *Server) dialFunc {
+	way("http, second request", func(t *testing.T, s *Server) dialFunc {
 		s.HTTP = http.NotFoundHandler()
 		ln := listen(t)
 		serve(t, s, ln)
@@ -129,7 +135,7 @@ func TestAccept(t *testing.T) {
 		}
 		server := func() *Server { return &Server{Handler: h, Upgrader: u} }
 		t.Run(name, func(t *testing.T) {
-			overServers(t, server, func(t *testing.T, dial dialFunc) {
+			overServers(t, server, func(t *testing.T, dial dialFunc, _ *Server) {
 				jane, joe, nobody := dial(t), dial(t), dial(t)
 				jane.Handshake("/?name=jane", "Sec-WebSocket-Protocol: v2, v1")
 				joe.Handshake("/?name=joe", "Sec-WebSocket-Protocol: v1, v2")
@@ -164,6 +170,199 @@ func TestSubprotocols(t *testing.T) {
 		r := &http.Request{Header: http.Header{"Sec-Websocket-Protocol": test.lines}}
 		if got := Subprotocols(r); !slices.Equal(got, test.want) {
 			t.Errorf("Subprotocols(%q) = %q; want %q", test.lines, got, test.want)
+		}
+	}
+}
+
+// A route of OnUpgrade's has the connection, whatever its kind and that of the
+// Server's own Handler, until it has ended and is counted out.
+func TestAcceptHandler(t *testing.T) {
+	answers := func(by string) map[string]Handler {
+		return eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
+			if text != nil {
+				c.WriteMessage(TextMessage, []byte(by+" "+string(text)))
+			}
+		})
+	}
+	one, two := answers("one"), answers("two")
+	events := two["Events"].(Events)
+	routes := map[string]Handler{"/events": events, "/pointer": &events, "/func": two["HandlerFunc"]}
+	for name, h := range map[string]Handler{"Events": one["Events"], "HandlerFunc": one["HandlerFunc"], "none": nil} {
+		server := func() *Server {
+			return &Server{Handler: h, Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+				a.Handler = routes[r.URL.Path]
+				return nil
+			}}}
+		}
+		t.Run(name, func(t *testing.T) {
+			overServers(t, server, func(t *testing.T, dial dialFunc, s *Server) {
+				var clients []*websockettest.Client
+				for path, by := range map[string]string{"/events": "two", "/pointer": "two", "/func": "two", "/other": "one"} {
+					c := dial(t)
+					if h == nil && by == "one" {
+						c.SendRequest(path)
+						if resp := c.ReadResponse(); resp.StatusCode != http.StatusNotFound {
+							t.Errorf("%s: answer %s; want 404", path, resp.Status)
+						}
+						continue
+					}
+					c.Handshake(path)
+					c.SendText("hello")
+					c.WantText(by + " hello")
+					clients = append(clients, c)
+				}
+				clients[0].Close(1000)
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				done := make(chan error, 1)
+				go func() { done <- s.Shutdown(ctx) }()
+				for _, c := range clients[1:] {
+					c.WantClose(1001)
+				}
+				if err := <-done; err != nil {
+					t.Errorf("Shutdown: %v; a connection isn't counted out", err)
+				}
+			})
+		})
+	}
+}
+
+// Where nothing serves a WebSocket its request is one as any other.
+func TestNoHandler(t *testing.T) {
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "a page at "+r.URL.Path) })
+	socket := &Server{Handler: echoEvents()}
+	mux := http.NewServeMux()
+	mux.Handle("/", page)
+	mux.Handle("GET /socket", socket)
+	t.Cleanup(func() { socket.Close() })
+	ln := websockettest.Serve(t, &Server{HTTP: mux})
+	resp := websockettest.WantRefusal(t, ln, http.StatusOK, "/page")
+	if body, _ := io.ReadAll(resp.Body); string(body) != "a page at /page" {
+		t.Errorf("answer %q; want HTTP's", body)
+	}
+	c := websockettest.Dial(t, ln, "/socket")
+	c.SendText("hello")
+	c.WantText("hello")
+	c.Close(1000)
+
+	none := &Server{ErrorLog: new(logBook).logger()}
+	websockettest.WantRefusal(t, websockettest.Serve(t, &http.Server{Handler: none}), http.StatusNotFound, "/")
+	websockettest.WantRefusal(t, websockettest.Serve(t, none), http.StatusNotFound, "/")
+}
+
+// A request's context is its connection's, in every way in: alive after OnOpen
+// and ServeHTTP have returned, done at the end with the *EndError as the cause,
+// with net/http's values.
+func TestRequestContext(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		contexts := make(chan context.Context, 10)
+		for name, h := range eitherHandler(func(c *Conn, r *http.Request, text []byte) {
+			if r != nil {
+				contexts <- r.Context()
+				contexts <- c.Context()
+			} else {
+				c.WriteMessage(TextMessage, text)
+			}
+		}) {
+			server := func() *Server {
+				s := &Server{Handler: h}
+				if asks {
+					s.Upgrader.OnUpgrade = func(r *http.Request, a *Accept) error {
+						contexts <- r.Context()
+						return nil
+					}
+				}
+				return s
+			}
+			t.Run(fmt.Sprintf("%s, OnUpgrade %t", name, asks), func(t *testing.T) {
+				overServers(t, server, func(t *testing.T, dial dialFunc, s *Server) {
+					c := dial(t)
+					c.Handshake("/")
+					c.SendText("opened")
+					c.WantText("opened")
+					n := 2
+					if asks {
+						n = 3
+					}
+					for i := range n {
+						ctx := <-contexts
+						if err := ctx.Err(); err != nil {
+							t.Errorf("context %d while the connection is open: %v", i, context.Cause(ctx))
+						}
+						defer func() {
+							<-ctx.Done()
+							if cause := context.Cause(ctx); CloseStatus(cause) != 4000 || ctx.Err() != context.Canceled {
+								t.Errorf("context %d: %v, cause %v; want the *EndError of 4000", i, ctx.Err(), cause)
+							}
+							if _, inside := ctx.Value(http.ServerContextKey).(*http.Server); inside != strings.Contains(t.Name(), "/http") {
+								t.Errorf("context %d has net/http's values: %t", i, inside)
+							}
+							if _, ok := ctx.Deadline(); ok {
+								t.Errorf("context %d has a deadline", i)
+							}
+						}()
+					}
+					c.Close(4000)
+				})
+			})
+		}
+	}
+}
+
+// Of a request that was refused the context ends with why.
+func TestRefusedRequestContext(t *testing.T) {
+	contexts := make(chan context.Context, 1)
+	server := func() *Server {
+		return &Server{Handler: echoEvents(), Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+			contexts <- r.Context()
+			return &HandshakeError{http.StatusTeapot, "tea?"}
+		}}}
+	}
+	overServers(t, server, func(t *testing.T, dial dialFunc, s *Server) {
+		c := dial(t)
+		c.SendRequest("/")
+		c.ReadResponse()
+		ctx := <-contexts
+		<-ctx.Done()
+		var refused *HandshakeError
+		if err := context.Cause(ctx); !errors.As(err, &refused) || refused.Status != http.StatusTeapot {
+			t.Errorf("the cause is %v; want the refusal", err)
+		}
+	})
+}
+
+// Upgrade has no Server whose handler could be another: its caller serves, and
+// has the request whose context is the connection's.
+func TestAcceptWithoutServer(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		u := new(Upgrader)
+		if asks {
+			u.OnUpgrade = func(_ *http.Request, a *Accept) error {
+				a.Data, a.Handler = "jane", Events{OnOpen: func(*Conn, *http.Request) { t.Error("OnOpen was called") }}
+				return nil
+			}
+		}
+		client, nc := websockettest.Pipe()
+		shaken := make(chan struct{})
+		go func() {
+			defer close(shaken)
+			websockettest.NewClient(t, client).Handshake("/")
+		}()
+		c, r, err := u.Upgrade(nc)
+		<-shaken
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asks && c.Data != "jane" {
+			t.Errorf("Data = %v; want jane", c.Data)
+		}
+		if err := r.Context().Err(); err != nil {
+			t.Errorf("the request's context: %v", err)
+		}
+		c.CloseNow()
+		<-r.Context().Done()
+		if cause := context.Cause(r.Context()); CloseStatus(cause) != CloseAbnormal || context.Cause(c.Context()) != cause {
+			t.Errorf("the cause is %v, and %v of Context; want the *EndError", cause, context.Cause(c.Context()))
 		}
 	}
 }

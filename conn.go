@@ -80,6 +80,7 @@ type Conn struct {
 	state atomic.Uint32 // a connState, written under mu
 
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
+	own   bool       // extra.own serves; both are set before anybody else knows c
 	mu    sync.Mutex // guards what follows; never held over a call that waits
 	end   *EndError  // being filled from stateClosing on, final in stateClosed
 	extra *extras    // nil until something of it is asked for
@@ -95,13 +96,20 @@ type leaver interface{ remove(c *Conn) bool }
 type extras struct {
 	subprotocol string
 
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	groups []leaver // to be told of the end
-	client *client  // in the Server's count
-	events *Events  // of Events.ServeWebSocket; a Server's are its registry's
+	ctx    context.Context         // without a cancel: what it is to be made of
+	cancel context.CancelCauseFunc // of ctx
+	groups []leaver                // to be told of the end
+	client *client                 // in the Server's count
+	events *Events                 // of Events.ServeWebSocket
+	own    *ownHandler             // of Accept; as it was made
 
 	opening *http.Request // what OnOpen gets, until the loop has called it
+}
+
+// An ownHandler serves one connection instead of the Server's Handler.
+type ownHandler struct {
+	Handler
+	callbacks *Events // the Handler, if it is an Events
 }
 
 // extras returns c.extra, made at the first use. mu is held.
@@ -172,20 +180,33 @@ func (c *Conn) Messages() iter.Seq2[Message, error] {
 }
 
 // Context returns a context that is done when the connection has ended; its
-// cause is the *EndError. It is made at the first call, so that a connection
-// nobody asks costs nothing.
+// cause is the *EndError. It is that of the request that OnOpen and a
+// HandlerFunc get, and has the values of the one that OnUpgrade saw. Unless that
+// was asked it is made at the first call, so that a connection nobody asks costs
+// nothing.
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.extras()
 	if x.ctx == nil {
-		x.ctx, x.cancel = context.WithCancelCause(context.Background())
+		x.ctx = context.Background()
+	}
+	if x.cancel == nil {
+		x.ctx, x.cancel = context.WithCancelCause(x.ctx)
 		if c.connState() == stateClosed {
 			x.cancel(c.end)
 		}
 	}
 	return x.ctx
 }
+
+// A connContext is Conn.Context for a request: made when somebody asks it.
+type connContext struct{ c *Conn }
+
+func (x connContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (x connContext) Done() <-chan struct{}                   { return x.c.Context().Done() }
+func (x connContext) Err() error                              { return x.c.Context().Err() }
+func (x connContext) Value(key any) any                       { return x.c.Context().Value(key) }
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.
 func (c *Conn) Subprotocol() string {

@@ -266,7 +266,7 @@ func (c *Conn) closeSoon(e *EndError) {
 	if !c.beginClose(e) {
 		return
 	}
-	if c.reg.events == nil {
+	if c.callbacks() == nil {
 		go c.closeAndWait()
 		return
 	}
@@ -280,7 +280,7 @@ func (c *Conn) closeSoon(e *EndError) {
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose()
-	if c.reg.events == nil && c.read.mu.TryLock() {
+	if c.callbacks() == nil && c.read.mu.TryLock() {
 		c.readFailed(c.awaitClose())
 		c.read.mu.Unlock()
 	}

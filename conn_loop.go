@@ -16,10 +16,10 @@ import (
 // readsInARow is how often one connection reads before the others have their turn.
 const readsInARow = 8
 
-// adopt gives nc to the loop, if its connections are served there and nc is a
-// socket; otherwise it returns nc as it is.
-func (g *registry) adopt(nc net.Conn) net.Conn {
-	if g.events == nil || !netloop.Supported {
+// adopt gives nc to the loop, if the connection is served by callbacks and nc is
+// a socket; otherwise it returns nc as it is.
+func (g *registry) adopt(nc net.Conn, callbacks *Events) net.Conn {
+	if callbacks == nil || !netloop.Supported {
 		return nc
 	}
 	s, err := g.loop.Adopt(nc)

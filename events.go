@@ -10,7 +10,7 @@ import (
 )
 
 // A Handler serves a connection. The request is the one that asked for the
-// upgrade. When ServeWebSocket returns, the connection is closed with 1000, or
+// upgrade; its context is that of the connection, see Conn.Context. When ServeWebSocket returns, the connection is closed with 1000, or
 // 1001 while the server shuts down; when it panics, with 1011.
 type Handler interface {
 	ServeWebSocket(c *Conn, r *http.Request)
@@ -48,10 +48,19 @@ func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 	c.start(r, (*Conn).loop)
 }
 
+// callbacks returns the Events that a Server serves the connection by, and nil
+// where that is another Handler or the caller of Upgrade.
+func (c *Conn) callbacks() *Events {
+	if c.own {
+		return c.extra.own.callbacks
+	}
+	return c.reg.events
+}
+
 // events returns what serves the connection.
 func (c *Conn) events() *Events {
-	if c.reg.events != nil {
-		return c.reg.events
+	if e := c.callbacks(); e != nil {
+		return e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +108,7 @@ func (c *Conn) deliver() (err error) {
 
 // closed runs OnClose, the last that is heard of a connection.
 func (c *Conn) closed(err error) {
-	if c.reg.events != nil {
+	if c.callbacks() != nil {
 		defer c.reg.done(c)
 	}
 	c.guard(func() {

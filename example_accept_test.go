@@ -1,6 +1,7 @@
 package websocket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -118,4 +119,87 @@ func ExampleSubprotocols() {
 	r := &http.Request{Header: http.Header{"Sec-Websocket-Protocol": {"v2.example, v1.example"}}}
 	fmt.Println(websocket.Subprotocols(r))
 	// Output: [v2.example v1.example]
+}
+
+// Two services on one port, each with its own limit. A path without one is
+// refused with 404.
+func ExampleAccept_paths() {
+	echo := &websocket.Events{
+		OnMessage: func(c *websocket.Conn, t websocket.MessageType, data []byte) { c.WriteMessage(t, data) },
+	}
+	upload := websocket.HandlerFunc(func(c *websocket.Conn, r *http.Request) {
+		if _, data, err := c.ReadMessage(); err == nil {
+			c.WriteJSON(len(data))
+		}
+	})
+	s := &websocket.Server{Upgrader: websocket.Upgrader{
+		OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			switch r.URL.Path {
+			case "/echo":
+				a.Handler, a.MaxMessageSize = echo, 1<<10
+			case "/upload":
+				a.Handler, a.MaxMessageSize = upload, 16<<20
+			}
+			return nil
+		},
+	}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/upload")
+	c.SendBinary(make([]byte, 2<<20))
+	c.WantJSON(2 << 20)
+	c.WantClose(1000)
+
+	c = websockettest.Dial(nil, ln, "/echo")
+	c.SendText("Hello")
+	c.WantText("Hello")
+	c.SendBinary(make([]byte, 2<<10))
+	fmt.Println(c.WantClose(1009))
+
+	websockettest.WantRefusal(nil, ln, http.StatusNotFound, "/")
+	// Output: message over the limit of 1024 bytes
+}
+
+// The routes of a http.ServeMux, with their methods and wildcards, and one
+// Server behind them: what the mux found out is in the request.
+func ExampleAccept_mux() {
+	rooms := &websocket.Server{
+		Upgrader: websocket.Upgrader{OnUpgrade: func(r *http.Request, a *websocket.Accept) error {
+			a.Data = r.PathValue("room")
+			return nil
+		}},
+		Handler: greet,
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /rooms/{room}", rooms)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "a page") })
+	web := &http.Server{Handler: mux}
+	defer web.Close()
+	defer rooms.Close() // net/http's Close doesn't know of the connections
+	ln := websockettest.Serve(nil, web)
+
+	c := websockettest.Dial(nil, ln, "/rooms/blue")
+	c.WantText("hello, blue")
+	c.Close(1000)
+	// Output:
+}
+
+// The request has the context of its connection, too.
+func ExampleConn_Context_request() {
+	stopped := make(chan error)
+	s := &websocket.Server{
+		Handler: websocket.Events{OnOpen: func(c *websocket.Conn, r *http.Request) {
+			go func() {
+				ctx := r.Context() // or a query that takes it
+				<-ctx.Done()
+				stopped <- context.Cause(ctx)
+			}()
+		}},
+	}
+	defer s.Close()
+
+	websockettest.Dial(nil, websockettest.Serve(nil, s), "/").Close(1000)
+	fmt.Println(<-stopped)
+	// Output: websocket: peer closed with 1000
 }

@@ -23,7 +23,9 @@ type Server struct {
 	// Addr is where ListenAndServe listens, as "host:port"; ":http" or
 	// ":https" when it is empty.
 	Addr string
-	// Handler serves each connection: an Events, or a HandlerFunc.
+	// Handler serves each connection: an Events, or a HandlerFunc. Where it is
+	// nil, Upgrader.OnUpgrade names one for each connection; without either,
+	// upgrades go to HTTP as other requests do, or are answered with 404.
 	Handler Handler
 	// Upgrader is the policy of the connections.
 	Upgrader Upgrader
@@ -31,8 +33,8 @@ type Server struct {
 	// that is spoken, and only http/1.1 is offered by ALPN, also where its
 	// GetConfigForClient returns another configuration.
 	TLSConfig *tls.Config
-	// HTTP serves the requests that don't ask for a WebSocket, on the same
-	// port, by net/http. When it is nil they are answered with 426.
+	// HTTP serves the requests that don't ask for a WebSocket, whatever their
+	// path, on the same port, by net/http. When it is nil they are answered with 426.
 	// Upgrader.AllowedHosts holds for them too.
 	HTTP http.Handler
 	// HTTPServer, when it is set, has the settings with which net/http serves
@@ -220,12 +222,7 @@ func (s *Server) init() {
 		if s.MaxHandshakes > 0 {
 			s.slots = make(chan struct{}, s.MaxHandshakes)
 		}
-		switch h := s.Handler.(type) {
-		case Events:
-			s.reg.events = &h
-		case *Events:
-			s.reg.events = h
-		}
+		s.reg.events = asEvents(s.Handler)
 	})
 }
 
@@ -346,16 +343,12 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		c.startLoop(r)
 		return
 	}
-	if s.reg.events != nil {
+	if c.callbacks() != nil {
 		c.start(r, func(c *Conn) { go c.loop() }) // on a stack that no handshake has made large
 		return
 	}
 	defer s.leave(c)
-	returned := c.guard(func() {
-		if s.Handler != nil {
-			s.Handler.ServeWebSocket(c, r)
-		}
-	})
+	returned := c.guard(func() { s.handlerOf(c).ServeWebSocket(c, r) })
 	if !returned {
 		return
 	}
@@ -373,6 +366,21 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
+// handlerOf returns the Handler that serves c.
+func (s *Server) handlerOf(c *Conn) Handler {
+	if c.own {
+		return c.extra.own.Handler
+	}
+	return s.Handler
+}
+
+// isPage reports whether a request is HTTP's: it doesn't ask for a WebSocket, or
+// nothing here would serve one.
+func (s *Server) isPage(r *http.Request) bool {
+	served := s.Handler != nil || s.Upgrader.OnUpgrade != nil
+	return s.pages() != nil && !(served && wantsUpgrade(r))
+}
+
 // ServeHTTP upgrades the request and serves the connection by Handler, so that
 // a Server can be mounted on a mux. Under Events it returns when the connection
 // is open, and net/http's goroutine and buffers are free; net/http's Shutdown
@@ -381,7 +389,7 @@ func (s *Server) isClosed() bool {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.init()
 	inside, _ := r.Context().Value(plainKey{s}).(bool)
-	if !inside && s.pages() != nil && !wantsUpgrade(r) {
+	if !inside && s.isPage(r) {
 		// HTTP may be a mux with this Server on it.
 		s.servePage(w, r.WithContext(context.WithValue(r.Context(), plainKey{s}, true)))
 		return

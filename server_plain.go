@@ -187,7 +187,7 @@ func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 		state := tc.ConnectionState()
 		r.TLS = &state
 	}
-	if wantsUpgrade(r) {
+	if !s.isPage(r) {
 		s.serveUpgrade(w, r)
 		return
 	}

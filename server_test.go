@@ -63,16 +63,12 @@ func TestServe(t *testing.T) {
 
 // A handler that returns closes its connection with 1000.
 func TestHandlerReturns(t *testing.T) {
-	for _, h := range []Handler{HandlerFunc(func(c *Conn, _ *http.Request) { c.WriteMessage(TextMessage, []byte("bye")) }), nil} {
-		p := serveTCP(t, &Server{Handler: h})()
-		p.handshake()
-		if h != nil {
-			p.want(opText, "bye")
-		}
-		p.wantClose(CloseNormal, "")
-		p.send(closeFrame(CloseNormal, ""))
-		p.wantEnd()
-	}
+	p := serveTCP(t, &Server{Handler: HandlerFunc(func(c *Conn, _ *http.Request) { c.WriteMessage(TextMessage, []byte("bye")) })})()
+	p.handshake()
+	p.want(opText, "bye")
+	p.wantClose(CloseNormal, "")
+	p.send(closeFrame(CloseNormal, ""))
+	p.wantEnd()
 }
 
 var panickingHandlers = map[string]Handler{

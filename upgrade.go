@@ -243,8 +243,9 @@ type answer struct {
 	key, subprotocol, extensions string
 	extra                        http.Header
 	deflate                      *deflateState
-	data                         any   // of Accept
-	limit                        int64 // the same
+	data                         any     // of Accept
+	limit                        int64   // the same
+	handler                      Handler // the same
 }
 
 // settle makes c keep what was agreed on.

@@ -159,7 +159,7 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 // decide answers the request. A nil Conn without an error is a socket that was
 // left to Server.HTTP.
 func (h *handshake) decide() (*Conn, error) {
-	if h.s != nil && h.w == nil && h.s.pages() != nil && !wantsUpgrade(h.r) {
+	if h.s != nil && h.w == nil && h.s.isPage(h.r) {
 		return nil, h.leaveToHTTP()
 	}
 	if !h.ask() {
@@ -237,8 +237,14 @@ func (h *handshake) negotiate() (a answer, err error) {
 		}
 	}
 	a, err = h.u.negotiate(h.r)
+	if h.s == nil {
+		a.handler = nil // the caller serves
+	}
 	if err == nil && h.cancel != nil {
 		err = context.Cause(h.r.Context()) // the client has left
+	}
+	if err == nil && h.s != nil && h.s.Handler == nil && a.handler == nil {
+		err = errNoHandler
 	}
 	return a, err
 }
@@ -270,7 +276,14 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 			return nil, h.end(err, nil)
 		}
 	}
-	c := newConn(h.reg.adopt(h.nc), h.reg, h.trace)
+	callbacks := h.reg.events
+	if a.handler != nil {
+		callbacks = asEvents(a.handler)
+	}
+	c := newConn(h.reg.adopt(h.nc, callbacks), h.reg, h.trace)
+	if a.handler != nil {
+		c.own, c.extras().own = true, &ownHandler{a.handler, callbacks}
+	}
 	h.setConn(c.nc)
 	if c.sock == nil {
 		c.nc.SetReadDeadline(time.Time{})
@@ -280,9 +293,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 		h.in = nil
 		c.read.release()
 	}
-	if h.cancel != nil {
-		c.extras().ctx, c.extras().cancel = h.r.Context(), h.cancel
-	}
+	h.bind(c)
 	if err := h.answer(c, a); err != nil {
 		return nil, h.end(err, nil)
 	}
@@ -290,6 +301,20 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 		h.s.passOn(h)
 	}
 	return c, nil
+}
+
+// bind gives the request the context of the connection, with the values that its
+// own has: net/http's ends when its handler returns, which isn't when the
+// connection does.
+func (h *handshake) bind(c *Conn) {
+	if h.cancel != nil { // the application has seen it already
+		c.extras().ctx, c.extras().cancel = h.r.Context(), h.cancel
+		return
+	}
+	if h.w != nil {
+		c.extras().ctx = context.WithoutCancel(h.r.Context())
+	}
+	h.r = h.r.WithContext(connContext{c})
 }
 
 // answer registers c and writes the 101.
