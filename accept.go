@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 )
 
@@ -56,6 +57,19 @@ func Subprotocols(r *http.Request) []string {
 		return nil
 	}
 	return offered
+}
+
+// tellRefusal shows OnRefuse a handshake that err has ended, if it was answered. r
+// is nil when it wasn't read.
+func (g *registry) tellRefusal(r *http.Request, remote string, err error) {
+	var refused *HandshakeError
+	if g.u.OnRefuse == nil || !errors.As(err, &refused) {
+		return
+	}
+	if r == nil {
+		r = &http.Request{RemoteAddr: remote, URL: new(url.URL), Header: make(http.Header)}
+	}
+	g.guard(nobody{}, func() { g.u.OnRefuse(r, refused.status(), err) })
 }
 
 // askApplication lets OnUpgrade decide, and holds what it says against what an

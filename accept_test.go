@@ -204,6 +204,7 @@ func TestAcceptHandler(t *testing.T) {
 						if resp := c.ReadResponse(); resp.StatusCode != http.StatusNotFound {
 							t.Errorf("%s: answer %s; want 404", path, resp.Status)
 						}
+						c.Cut()
 						continue
 					}
 					c.Handshake(path)
@@ -365,4 +366,71 @@ func TestAcceptWithoutServer(t *testing.T) {
 			t.Errorf("the cause is %v, and %v of Context; want the *EndError", cause, context.Cause(c.Context()))
 		}
 	}
+}
+
+// A refusal is seen, with its request, in every way in, whatever refused it, and
+// a hook that panics costs nothing.
+func TestOnRefuse(t *testing.T) {
+	type refusal struct {
+		target string
+		status int
+		text   string
+	}
+	tests := []struct {
+		request []byte
+		want    refusal
+	}{
+		{request("X-Ticket: none"), refusal{"/chat", 403, errNoTicket.Error()}},
+		{request("Origin: https://evil.example"), refusal{"/chat", 403, "evil.example"}},
+		{request("Sec-WebSocket-Version: 13"), refusal{"/chat", 400, "2 Sec-WebSocket-Version"}},
+		{[]byte("GET / HTTP/1.1\r\n\r\n"), refusal{"", 400, "Host"}},
+	}
+	seen := make(chan refusal, 1)
+	server := func() *Server {
+		return &Server{Handler: echoEvents(), MaxConns: 1, Upgrader: Upgrader{
+			OnUpgrade: func(r *http.Request, a *Accept) error {
+				if r.Header.Get("X-Ticket") == "none" {
+					return errNoTicket
+				}
+				return nil
+			},
+			OnRefuse: func(r *http.Request, status int, err error) {
+				var e *HandshakeError
+				if !errors.As(err, &e) || r.RemoteAddr == "" {
+					t.Errorf("OnRefuse(%v, %d, %v); want a *HandshakeError and the client's address", r, status, err)
+				}
+				seen <- refusal{r.RequestURI, status, err.Error()}
+				panic("boom")
+			},
+		}}
+	}
+	overServers(t, server, func(t *testing.T, dial dialFunc, s *Server) {
+		for _, test := range tests {
+			if test.want.target == "" && strings.Contains(t.Name(), "/http") {
+				continue // net/http itself answers
+			}
+			c := dial(t)
+			c.SendRaw(test.request)
+			if resp := c.ReadResponse(); resp.StatusCode != test.want.status {
+				t.Errorf("%q is answered with %s; want %d", test.request, resp.Status, test.want.status)
+			}
+			c.Cut() // the server waits for that, for a moment
+			if got := <-seen; got.target != test.want.target || got.status != test.want.status || !strings.Contains(got.text, test.want.text) {
+				t.Errorf("OnRefuse saw %+v of %q; want %+v", got, test.request, test.want)
+			}
+		}
+		waitFor(t, "room for one", func() bool { return s.Stats().Handshaking == 0 })
+		c := dial(t)
+		c.Handshake("/")
+		more := dial(t)
+		more.SendRequest("/")
+		if resp := more.ReadResponse(); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("one too many is answered with %s", resp.Status)
+		}
+		more.Cut()
+		if got := <-seen; got.status != 503 || !strings.Contains(got.text, "Server.MaxConns") {
+			t.Errorf("OnRefuse saw %+v of one too many", got)
+		}
+		c.Close(1000)
+	})
 }

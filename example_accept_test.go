@@ -203,3 +203,18 @@ func ExampleConn_Context_request() {
 	fmt.Println(<-stopped)
 	// Output: websocket: peer closed with 1000
 }
+
+// A page isn't told why its WebSocket was refused, so the server says it.
+func ExampleUpgrader_OnRefuse() {
+	refused := make(chan string)
+	s := &websocket.Server{Handler: greet, Upgrader: websocket.Upgrader{
+		OnRefuse: func(r *http.Request, status int, err error) {
+			refused <- fmt.Sprint(r.Method, " ", r.URL, " from ", r.Header.Get("Origin"), ": ", status)
+		},
+	}}
+	defer s.Close()
+
+	go websockettest.WantRefusal(nil, websockettest.Serve(nil, s), http.StatusForbidden, "/", "Origin: https://evil.example")
+	fmt.Println(<-refused)
+	// Output: GET / from https://evil.example: 403
+}

@@ -203,6 +203,7 @@ func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
 	if err := checkHost(r, s.Upgrader.AllowedHosts); err != nil {
 		s.note(r.RemoteAddr, err)
 		refuseHTTP(w, r, err, nil)
+		s.reg.tellRefusal(r, r.RemoteAddr, err)
 		return
 	}
 	returned := false

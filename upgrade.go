@@ -54,6 +54,13 @@ type Upgrader struct {
 	// status and reason, any other with 403. The reason is sent as a line of
 	// text, or as it stands if a.Header has a Content-Type, such as that of JSON.
 	OnUpgrade func(r *http.Request, a *Accept) error
+	// OnRefuse is called for each request that was refused, by a rule, a limit
+	// or OnUpgrade, when it has been answered: a page isn't told why, so the
+	// server's side has to be able to see it. status is that of the answer, and
+	// err matches a *HandshakeError with what was wrong; with OnUpgrade's own
+	// error in it where that isn't one. Of a request that couldn't be read, or
+	// was turned away before, r has nothing but RemoteAddr.
+	OnRefuse func(r *http.Request, status int, err error)
 
 	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
 	// 1 MiB by default. Over it: close code 1009, told from the header.

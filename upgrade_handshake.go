@@ -434,6 +434,7 @@ func (h *handshake) end(err error, extra http.Header) error {
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
 func (h *handshake) conclude(err error, extra http.Header) {
+	defer h.reg.tellRefusal(h.r, h.remote, err) // last: it may take its time
 	if h.s != nil {
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)
@@ -478,6 +479,7 @@ func (h *handshake) giveUp(err error) (given bool) {
 				h.s.giveBack(h)
 				h.s.forget(h)
 			}
+			h.reg.tellRefusal(h.r, h.remote, err)
 			return true
 		}
 	}
