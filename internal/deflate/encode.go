@@ -1,8 +1,6 @@
 package deflate
 
-import (
-	"sync"
-)
+import "sync"
 
 // A Level says how much time goes into finding what repeats itself.
 type Level uint8
@@ -66,6 +64,13 @@ func Append(dst, src []byte, bits int, level Level, final bool) []byte {
 	e.base += uint32(len(src))
 	encoders.Put(e)
 	return dst
+}
+
+// Sent notes a message that went out compressed by the function Append: the
+// receiver has it in its window.
+func (c *Compressor) Sent(message []byte) {
+	c.window.Add(message)
+	c.base += uint32(len(message))
 }
 
 const (

@@ -154,6 +154,24 @@ func TestContext(t *testing.T) {
 	}
 }
 
+// Messages that were compressed once for many are part of each one's context.
+func TestSent(t *testing.T) {
+	c := NewCompressor(10, Fast)
+	var before []byte
+	for i := range 100 {
+		message := jsonOf(uint64(i%9), 100+i*3)
+		var payload []byte
+		if i%3 == 0 {
+			payload = Append(nil, message, 15, Fast, true)
+			c.Sent(message)
+		} else {
+			payload = c.Append(nil, message, true)
+			checkMessage(t, fmt.Sprintf("message %d", i), payload, before, message, 10)
+		}
+		before = append(before, message...)
+	}
+}
+
 // Without a context a payload depends on its message alone, and the context of
 // one connection on nothing but its messages: whoever used the pooled memory
 // before, and wherever positions stand.
