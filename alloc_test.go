@@ -67,30 +67,26 @@ func TestEchoAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Neither does an echo that is inflated and compressed again, but for the tables
-// that compress/flate makes of codes that are longer than nine bits.
+// Neither does an echo that is inflated and compressed again, with contexts and
+// without.
 func TestDeflatedEchoAllocatesNothing(t *testing.T) {
 	for _, size := range []int{600, 1000, 10000, 100000} {
-		u := &Upgrader{Compression: new(Compression)}
-		c, p := connectDeflate(t, u, tcpPair, "permessage-deflate")
-		go echoEvents().ServeWebSocket(c, nil)
-		message := sampleJSON(size)
-		out, ok := u.Compression.compress(nil, message, c.deflate.deflateParams)
-		if !ok {
-			t.Fatalf("%d bytes don't shrink", size)
-		}
-		want := len(appendHeader(nil, header{length: uint64(len(out))})) + len(out)
-		back := make([]byte, 0, 2*size)
-		tables := testing.AllocsPerRun(20, func() { inflation{payload: out, limit: -1}.appendTo(back) })
-		if size <= 1000 && tables != 0 {
-			t.Errorf("%d bytes make tables %v times, want 0", size, tables)
-		}
-		if got := exchangeAllocs(t, p, clientCompressed(opText, message), want); got != tables {
-			t.Errorf("a compressed echo of %d bytes allocates %v times, want %v", size, got, tables)
-		}
-		fragments := append(withRSV1(clientFrame(opText, false, string(out[:100]))), clientFrame(opContinuation, true, string(out[100:]))...)
-		if got := exchangeAllocs(t, p, fragments, want); got != tables {
-			t.Errorf("a compressed echo of %d bytes in two fragments allocates %v times, want %v", size, got, tables)
+		for _, u := range []*Upgrader{{Compression: &Compression{ContextMemory: -1}}, {Compression: &Compression{WindowBits: 10}}} {
+			c, p := connectDeflate(t, u, tcpPair, "permessage-deflate")
+			go echoEvents().ServeWebSocket(c, nil)
+			message := sampleJSON(size)
+			out, ok := u.Compression.compress(nil, message, c.deflate.bits)
+			if !ok {
+				t.Fatalf("%d bytes don't shrink", size)
+			}
+			want := len(appendHeader(nil, header{length: uint64(len(out))})) + len(out)
+			if got := exchangeAllocs(t, p, clientCompressed(opText, message), want); got != 0 {
+				t.Errorf("%+v: a compressed echo of %d bytes allocates %v times, want 0", u.Compression, size, got)
+			}
+			fragments := append(withRSV1(clientFrame(opText, false, string(out[:100]))), clientFrame(opContinuation, true, string(out[100:]))...)
+			if got := exchangeAllocs(t, p, fragments, want); got != 0 {
+				t.Errorf("%+v: a compressed echo of %d bytes in two fragments allocates %v times, want 0", u.Compression, size, got)
+			}
 		}
 	}
 }

@@ -251,7 +251,7 @@ func (c *conformanceCase) parseLine(line string) error {
 	case "declined":
 		c.declined = true
 	case "takeover":
-		c.u.Compression.ContextTakeover = true
+		c.u.Compression.ContextMemory = 0
 	case "limit", "fragments", "control-rate":
 		n, err := strconv.Atoi(rest)
 		switch kind {

@@ -201,6 +201,7 @@ func (c *Conn) finish(e *EndError) {
 		c.extra.groups = nil
 	}
 	c.reg.total.closed(c.end)
+	c.deflate.close()
 	c.mu.Unlock()
 
 	cutConn(c.nc)

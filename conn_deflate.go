@@ -1,30 +1,76 @@
 package websocket
 
-import "net/http"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+
+	"github.com/rawws/websocket/internal/deflate"
+)
 
 // A deflateState is what permessage-deflate is to a connection.
 type deflateState struct {
-	deflateParams
-	window *inflationWindow // nil unless the client keeps its context
+	bits   int             // our back references reach at most 2^bits bytes
+	window *deflate.Window // what the client sent; nil unless its context is kept
+	memory int64           // that both contexts may take
+
+	// Our context, nil unless it is kept. Messages are compressed in the order
+	// in which they leave: guarded by write.mu.
+	out *deflate.Compressor
 }
 
-// withoutWindow are the states that connections without one share, by the
-// server's window bits: all that compression leaves with an idle one is a
+// withoutContext are the states that connections without a context share, by
+// the bits of our window: all that compression leaves with an idle one is a
 // pointer.
-var withoutWindow [maxWindowBits + 1]deflateState
+var withoutContext [deflate.MaxBits + 1]deflateState
 
 func init() {
-	for bits := range withoutWindow {
-		withoutWindow[bits].serverBits = uint8(bits)
+	for bits := range withoutContext {
+		withoutContext[bits].bits = bits
 	}
 }
 
-// state is for one connection.
-func (p deflateParams) state() *deflateState {
-	if w := p.newWindow(); w != nil {
-		return &deflateState{p, w}
+// newDeflateState is for one connection.
+func newDeflateState(p deflate.Params, level deflate.Level) *deflateState {
+	if !p.ServerContext && !p.ClientContext {
+		return &withoutContext[p.ServerBits]
 	}
-	return &withoutWindow[p.serverBits]
+	d := &deflateState{bits: p.ServerBits, memory: p.Memory()}
+	if p.ClientContext {
+		d.window = deflate.NewWindow(p.ClientBits)
+	}
+	if p.ServerContext {
+		d.out = deflate.NewCompressor(p.ServerBits, level)
+	}
+	return d
+}
+
+// open and close count the memory that the contexts may take.
+func (d *deflateState) open() {
+	if d != nil {
+		contextMemory.Add(d.memory)
+	}
+}
+
+func (d *deflateState) close() {
+	if d != nil {
+		contextMemory.Add(-d.memory)
+	}
+}
+
+// deflate appends a piece of a message, compressed, to dst: what the pieces
+// give, put one behind the other, is the payload. The last one, which may be
+// empty, ends it (RFC 7692, section 7.2.1). Without a context the pieces don't
+// refer to each other, so that nothing is held between two of them.
+func (d *deflateState) deflate(dst, src []byte, level deflate.Level, last bool) []byte {
+	switch {
+	case len(src) == 0 && !last:
+		return dst
+	case d.out != nil:
+		return d.out.Append(dst, src, last)
+	}
+	return deflate.Append(dst, src, d.bits, level, last)
 }
 
 // negotiateDeflate agrees to the first offer that can be kept in full.
@@ -33,9 +79,9 @@ func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
 	if err != nil {
 		return err
 	}
-	params, answer, ok := negotiateDeflate(offers, c)
+	params, answer, ok := deflate.Negotiate(offers, c.policy())
 	if ok {
-		a.deflate = params.state()
+		a.deflate = newDeflateState(params, c.level())
 		a.extensions = answer
 	}
 	return nil
@@ -99,20 +145,37 @@ func (c *Conn) gather() ([]byte, error) {
 // inflate appends the message whose payload is p to dst.
 func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
 	r := &c.read
-	m := inflation{payload: p, limit: int(c.maxMessageSize()), window: c.deflate.window}
-	if r.opcode == opText {
-		m.text = &r.utf8
-	}
-	out, err := m.appendTo(dst)
+	limit := int(min(c.maxMessageSize(), math.MaxInt))
+	out, err := deflate.Decompress(dst, p, c.deflate.window, limit)
 	r.freeMessage()
-	if err != nil {
-		return dst, err
+	size := len(out) - len(dst)
+	// Text that is wrong comes first, wherever the message breaks later.
+	if r.opcode == opText && (!r.utf8.Write(out[len(dst):]) || err == nil && !r.utf8.Complete()) {
+		err = errInflatedText
 	}
-	c.received(uint64(len(out) - len(dst)))
+	if err != nil {
+		return dst, inflateError(err, limit)
+	}
+	c.received(uint64(size))
 	n := c.reg.counters(c)
 	n.deflatedIn.Add(r.size)
-	n.inflatedIn.Add(uint64(len(out) - len(dst)))
+	n.inflatedIn.Add(uint64(size))
 	return out, nil
+}
+
+var errInflatedText = errors.New("compressed text that isn't UTF-8")
+
+// inflateError says what the peer did wrong.
+func inflateError(err error, limit int) error {
+	switch err {
+	case deflate.ErrTooLong:
+		return &ProtocolError{Code: CloseMessageTooBig, Reason: fmt.Sprintf("compressed message inflates to more than %d bytes", limit)}
+	case errInflatedText:
+		return &ProtocolError{Code: CloseInvalidPayload, Reason: err.Error(), Section: "RFC 6455, section 8.1"}
+	case deflate.ErrCut:
+		return &ProtocolError{Code: CloseInvalidPayload, Reason: "compressed message cut short", Section: "RFC 7692, section 7.2.1"}
+	}
+	return &ProtocolError{Code: CloseInvalidPayload, Reason: "compressed message that isn't one: " + err.Error(), Section: "RFC 7692, section 7.2.2"}
 }
 
 // freeMessage gives back the message that lay in a buffer of its own.
@@ -123,20 +186,26 @@ func (r *reader) freeMessage() {
 	}
 }
 
-// writeDeflated is WriteMessage of a message that is worth compressing.
+// writeDeflated is WriteMessage of a message that is worth compressing. With a
+// context that waits for the message's turn, and always compresses it: the next
+// one may refer to it.
 func (c *Conn) writeDeflated(t MessageType, p []byte) error {
 	b := getBuffer(max(len(p)/2, smallSize))
 	defer putBuffer(b)
-	h := header{fin: true, rsv1: true, opcode: opcode(t)}
-	out, ok := c.reg.u.Compression.compress(b.b[:0], p, c.deflate.deflateParams)
-	if !ok {
-		h.rsv1, out = false, p
+	d := c.deflate
+	out, ok := p, true
+	if d.out == nil {
+		if out, ok = c.reg.u.Compression.compress(b.b[:0], p, d.bits); !ok {
+			out = p
+		}
 	}
-	h.length = uint64(len(out))
 	if err := c.lockData(); err != nil {
 		return err
 	}
-	err := c.writeFrame(h, out)
+	if d.out != nil {
+		out = d.out.Append(b.b[:0], p, true)
+	}
+	err := c.writeFrame(header{fin: true, rsv1: ok, opcode: opcode(t), length: uint64(len(out))}, out)
 	c.wrote(err, len(p))
 	if ok && err == nil {
 		c.countDeflated(len(out), len(p))
@@ -154,8 +223,8 @@ func (c *Conn) countDeflated(after, before int) {
 // A deflatedFrame is a prepared message as it goes to the connections with the
 // same setting.
 type deflatedFrame struct {
-	level int
-	bits  uint8
+	level deflate.Level
+	bits  int
 	frame []byte
 }
 
@@ -165,7 +234,7 @@ func (c *Conn) frameOf(m *PreparedMessage) []byte {
 	if c.deflate == nil || len(m.payload) < c.reg.u.Compression.threshold() {
 		return m.frame
 	}
-	level, bits := c.reg.u.Compression.level(), c.deflate.serverBits
+	level, bits := c.reg.u.Compression.level(), c.deflate.bits
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range m.deflated {
@@ -174,12 +243,20 @@ func (c *Conn) frameOf(m *PreparedMessage) []byte {
 		}
 	}
 	d := deflatedFrame{level, bits, m.frame}
-	if out, ok := c.reg.u.Compression.compress(nil, m.payload, c.deflate.deflateParams); ok {
+	if out, ok := c.reg.u.Compression.compress(nil, m.payload, bits); ok {
 		h := header{fin: true, rsv1: true, opcode: opcode(m.t), length: uint64(len(out))}
 		d.frame = append(appendHeader(make([]byte, 0, maxHeaderLen+len(out)), h), out...)
 	}
 	m.deflated = append(m.deflated, d)
 	return d.frame
+}
+
+// sendingFrame is called for a frame that frameOf gave, when its turn has come:
+// compressed without our context, it becomes part of it.
+func (c *Conn) sendingFrame(m *PreparedMessage, frame []byte) {
+	if d := c.deflate; d != nil && d.out != nil && frame[0]&bitRSV1 != 0 {
+		d.out.Sent(m.payload)
+	}
 }
 
 // frameSize is what NextWriter gathers for one frame.

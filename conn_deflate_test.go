@@ -24,7 +24,7 @@ func connectDeflate(t testing.TB, u *Upgrader, pair transport, offer string) (*C
 func (p *peer) handshakeDeflate(offer string) {
 	p.Helper()
 	p.send([]byte(strings.TrimSuffix(peerRequest, "\r\n") + "Sec-WebSocket-Extensions: " + offer + "\r\n\r\n"))
-	p.wantBytes(strings.TrimSuffix(peerAnswer, "\r\n") + "Sec-WebSocket-Extensions: permessage-deflate;")
+	p.wantBytes(strings.TrimSuffix(peerAnswer, "\r\n") + "Sec-WebSocket-Extensions: permessage-deflate")
 	for !bytes.Contains(p.in, []byte("\r\n\r\n")) {
 		if err := p.receive(); err != nil {
 			p.Fatalf("peer: read %q, then %v; want the answer's end", p.in, err)
@@ -35,7 +35,7 @@ func (p *peer) handshakeDeflate(offer string) {
 
 // clientCompressed is a message in one frame with RSV1 set.
 func clientCompressed(op opcode, message []byte) []byte {
-	return withRSV1(clientFrame(op, true, string(deflateParams{serverBits: 15}.deflate(nil, message, 1, true))))
+	return withRSV1(clientFrame(op, true, string(compressed(message))))
 }
 
 func withRSV1(frame []byte) []byte {
@@ -65,7 +65,8 @@ func (p *peer) wantMessage(op opcode, deflated bool, want string) int {
 	return len(payload)
 }
 
-// A message is compressed if it is long enough, and if that makes it shorter.
+// A message is compressed if it is long enough, and if that makes it shorter;
+// without a threshold in any case.
 func TestWriteMessageDeflates(t *testing.T) {
 	noise := string(deflateSamples()["noise of 65536"])
 	long := string(sampleJSON(100_000))
@@ -84,8 +85,9 @@ func TestWriteMessageDeflates(t *testing.T) {
 		{1000, long[:1000], true},
 		{-1, long[:100], true},
 		{-1, "aaaaaaaaaaaaaaaaaaaa", true},
-		{-1, "x", false},
-		{-1, "", false},
+		{-1, "x", true},
+		{-1, "", true},
+		{-1, noise, true},
 	} {
 		overTransports(t, func(t *testing.T, pair transport) {
 			c, p := connectDeflate(t, &Upgrader{Compression: &Compression{Threshold: test.threshold}}, pair, "permessage-deflate")
@@ -95,7 +97,7 @@ func TestWriteMessageDeflates(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Errorf("WriteMessage of %s: %v", quote(test.message), err)
 			}
-			if test.deflated && n >= len(test.message) {
+			if test.deflated && test.threshold >= 0 && n >= len(test.message) {
 				t.Errorf("threshold %d: %d bytes became %d", test.threshold, len(test.message), n)
 			}
 		})
@@ -155,7 +157,7 @@ func TestNextWriterDeflates(t *testing.T) {
 			if got, err = plainInflated(payload); err != nil {
 				t.Errorf("%s: inflating: %v", name, err)
 			}
-			checkJudged(t, name, []byte(payload), []byte(test.message), test.window)
+			checkPayload(t, name, []byte(payload), []byte(test.message), test.window)
 		}
 		if got != test.message || frames != test.frames {
 			t.Errorf("%s: got %s in %d frames, want %d", name, quote(got), frames, test.frames)
@@ -167,7 +169,7 @@ func TestNextWriterDeflates(t *testing.T) {
 // wanted; what is left of it is part of the window all the same.
 func TestNextReaderInflates(t *testing.T) {
 	overTransports(t, func(t *testing.T, pair transport) {
-		c, p := connectDeflate(t, &Upgrader{Compression: &Compression{ContextTakeover: true}}, pair, "permessage-deflate; client_max_window_bits")
+		c, p := connectDeflate(t, &Upgrader{Compression: new(Compression)}, pair, "permessage-deflate; client_max_window_bits")
 		long := sampleJSON(50_000)
 		go p.nc.Write(bytes.Join([][]byte{
 			clientCompressed(opBinary, long), withRSV1(textFrame("\xf2\x48\xcd\xc9\xc9\x07\x00")),
@@ -232,9 +234,13 @@ func TestStatsOfDeflate(t *testing.T) {
 
 // bomb is a message of 200 KB that holds 200 MiB.
 func bomb() []byte {
-	p := deflateParams{serverBits: 15}
-	payload := bytes.Repeat(p.deflate(nil, make([]byte, 1<<20), 9, false), 200)
-	return withRSV1(clientFrame(opBinary, true, string(p.deflate(payload, nil, 1, true))))
+	var payload bytes.Buffer
+	w, _ := flate.NewWriter(&payload, flate.BestCompression)
+	for range 200 {
+		w.Write(make([]byte, 1<<20))
+	}
+	w.Flush()
+	return withRSV1(clientFrame(opBinary, true, payload.String()[:payload.Len()-4]))
 }
 
 func TestBomb(t *testing.T) {
@@ -267,7 +273,7 @@ func TestReadDeadlineInsideDeflated(t *testing.T) {
 	hello := string(withRSV1(clientFrame(opText, false, "\xf2\x48\xcd"))) + string(clientFrame(opContinuation, true, "\xc9\xc9\x07\x00"))
 	again := string(withRSV1(textFrame("\xf2\x00\x11\x00\x00")))
 	overTransports(t, func(t *testing.T, pair transport) {
-		c, p := connectDeflate(t, &Upgrader{Compression: &Compression{ContextTakeover: true}}, pair, "permessage-deflate")
+		c, p := connectDeflate(t, &Upgrader{Compression: new(Compression)}, pair, "permessage-deflate")
 		readInPieces(t, c, p, whole, []int{1, 5, 14, 15, 5000, 20000, len(whole) - 1}, long)
 		readInPieces(t, c, p, hello, []int{1, 6, 7, 9, 10, 15, 16}, "Hello")
 		readInPieces(t, c, p, again, []int{6, 8, 10}, "Hello")
@@ -301,17 +307,18 @@ func TestReadDeadlinesInsideDeflatedAreCheap(t *testing.T) {
 	}
 }
 
-// A connection that used compression, both ways, holds nothing of it when it
-// waits for the next message.
+// A connection that used compression without contexts, both ways, holds nothing
+// of it when it waits for the next message, and no more than a buffer to read
+// into.
 func TestIdleDeflateHoldsNothing(t *testing.T) {
 	message := sampleJSON(20_000)
 	for _, w := range servings {
-		if !w.pipe { // the others hold a buffer to read into
+		if !w.pipe {
 			continue
 		}
 		w.interrupt = false
 		v := &conformanceCase{name: "idle", offer: "permessage-deflate"}
-		v.u.Compression = new(Compression)
+		v.u.Compression = &Compression{ContextMemory: -1}
 		compressed := clientCompressed(opText, message)
 		waits := 0
 		s := &scriptConn{
@@ -322,8 +329,8 @@ func TestIdleDeflateHoldsNothing(t *testing.T) {
 			if waits++; len(s.pieces) == 2 {
 				return // half a message has come
 			}
-			if got := held(c); got != 0 || c.deflate.window != nil {
-				t.Errorf("%v: at wait %d the connection holds %d bytes and window %v, want none", w, waits, got, c.deflate.window)
+			if got := held(c); got > smallSize || c.deflate != &withoutContext[15] {
+				t.Errorf("%v: at wait %d the connection holds %d bytes and %+v, want at most %d and nothing of its own", w, waits, got, c.deflate, smallSize)
 			}
 		}
 		o := w.run(t, v, s)

@@ -154,6 +154,7 @@ func (m *messageWriter) send(fin bool) error {
 		m.deflate = c.deflate != nil && m.size >= c.reg.u.Compression.threshold()
 	}
 	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
+	c.write.mu.Lock()
 	if m.deflate {
 		b := getBuffer(c.frameSize())
 		defer putBuffer(b)
@@ -162,7 +163,6 @@ func (m *messageWriter) send(fin bool) error {
 	}
 	h.length = uint64(len(p))
 	m.opcode = opContinuation
-	c.write.mu.Lock()
 	err := c.writeFrame(h, p)
 	if fin {
 		c.wrote(err, m.size)

@@ -107,8 +107,9 @@
 // # Compression
 //
 // Upgrader.Compression turns permessage-deflate on for the clients that offer
-// it, as browsers do. It saves bytes on the network and costs CPU time and, for
-// a moment, memory: see [Compression]. MaxMessageSize counts what comes out.
+// it, as browsers do. It saves bytes on the network and costs CPU time, and
+// memory for what messages may refer to: see [Compression]. MaxMessageSize
+// counts what comes out.
 //
 // # One message to many
 //

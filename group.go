@@ -51,6 +51,7 @@ func (c *Conn) WritePrepared(m *PreparedMessage) error {
 	if err := c.lockData(); err != nil {
 		return err
 	}
+	c.sendingFrame(m, frame)
 	err := c.writeFramed(frame)
 	c.wrote(err, len(m.payload))
 	c.unlockWrite()
@@ -199,6 +200,7 @@ func (c *Conn) nextPiece() []byte {
 		q.messages[q.head] = nil
 		q.head++
 		q.flying += len(m.frame)
+		c.sendingFrame(m, frame)
 		c.wrote(nil, len(m.payload))
 		if alone {
 			return frame
@@ -223,6 +225,7 @@ func (c *Conn) sendNow(m *PreparedMessage) error {
 	if c.trace != nil {
 		c.trace.framedWritten(frame)
 	}
+	c.sendingFrame(m, frame)
 	n, err := c.tryWrite(frame)
 	c.wrote(err, len(m.payload))
 	if err == nil && n < len(frame) {

@@ -95,20 +95,58 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// With -deflate-takeover the second of two equal answers refers to the first.
 func TestDeflate(t *testing.T) {
-	for args, want := range map[string]string{
-		"":                           "",
-		"-deflate":                   "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-		"-deflate -deflate-takeover": "permessage-deflate; server_no_context_takeover",
+	for args, want := range map[string]struct {
+		extensions             string
+		compressed, seenBefore bool
+	}{
+		"":                           {"", false, false},
+		"-deflate":                   {"permessage-deflate", true, false},
+		"-deflate -deflate-takeover": {"permessage-deflate", true, true},
 	} {
 		nc := start(t, args)()
 		r := bufio.NewReader(nc)
 		resp := upgrade(t, nc, r, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")
-		if got := resp.Header.Get("Sec-WebSocket-Extensions"); resp.StatusCode != http.StatusSwitchingProtocols || got != want {
-			t.Errorf("echo %s: %s with extensions %q; want 101 with %q", args, resp.Status, got, want)
+		if got := resp.Header.Get("Sec-WebSocket-Extensions"); resp.StatusCode != http.StatusSwitchingProtocols || got != want.extensions {
+			t.Errorf("echo %s: %s with extensions %q; want 101 with %q", args, resp.Status, got, want.extensions)
+		}
+		var lengths [2]int
+		for i := range lengths {
+			text := strings.Repeat("The quick brown fox jumps over the lazy dog. ", 20)
+			io.WriteString(nc, "\x81\xfe\x03\x84\x00\x00\x00\x00"+text) // 900 bytes, masked with zeros
+			compressed, payload := answer(t, r)
+			if lengths[i] = len(payload); compressed != want.compressed || !compressed && payload != text {
+				t.Errorf("echo %s: the answer is compressed: %v, want %v", args, compressed, want.compressed)
+			}
+		}
+		if seen := lengths[1] < lengths[0]; seen != want.seenBefore {
+			t.Errorf("echo %s: two equal answers take %d bytes; want the second shorter: %v", args, lengths, want.seenBefore)
 		}
 		nc.Close()
 	}
+}
+
+// answer reads a frame of at most 64 KiB.
+func answer(t *testing.T, r *bufio.Reader) (compressed bool, payload string) {
+	t.Helper()
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(r, head); err != nil {
+		t.Fatal(err)
+	}
+	n := int(head[1])
+	if n == 126 {
+		var length [2]byte
+		if _, err := io.ReadFull(r, length[:]); err != nil {
+			t.Fatal(err)
+		}
+		n = int(length[0])<<8 | int(length[1])
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		t.Fatal(err)
+	}
+	return head[0]&0x40 != 0, string(b)
 }
 
 func TestTrace(t *testing.T) {

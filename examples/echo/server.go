@@ -36,7 +36,7 @@ func newServer(o *options) (*websocket.Server, error) {
 	}
 	s.HTTP = pages()
 	if o.deflate {
-		s.Upgrader.Compression = &websocket.Compression{ContextTakeover: o.takeover}
+		s.Upgrader.Compression = &websocket.Compression{ServerContext: o.takeover}
 	}
 	if o.trace {
 		s.Upgrader.Trace = websocket.NewTextTrace(logWriter{})

@@ -31,7 +31,7 @@ func NewCompressor(bits int, level Level) *Compressor {
 // which may be empty, is final.
 func (c *Compressor) Append(dst, src []byte, final bool) []byte {
 	if c.table == nil {
-		c.table = make([]uint32, min(c.window.size/2, 8<<10))
+		c.table = make([]uint32, tableSize(c.window.size))
 	}
 	if c.base > lastBase {
 		clear(c.table)
@@ -65,6 +65,9 @@ func Append(dst, src []byte, bits int, level Level, final bool) []byte {
 	encoders.Put(e)
 	return dst
 }
+
+// tableSize is the number of entries for a window of so many bytes.
+func tableSize(window int) int { return min(window/2, 8<<10) }
 
 // Sent notes a message that went out compressed by the function Append: the
 // receiver has it in its window.

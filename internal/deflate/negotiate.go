@@ -33,6 +33,17 @@ type Params struct {
 	ClientBits                   int // the client's
 }
 
+// Memory is what the contexts may take, in bytes.
+func (p Params) Memory() (n int64) {
+	if p.ClientContext {
+		n = 1 << p.ClientBits
+	}
+	if p.ServerContext {
+		n += 1<<p.ServerBits + 4*int64(tableSize(1<<p.ServerBits))
+	}
+	return n
+}
+
 // Negotiate takes the first offer of permessage-deflate that it understands and
 // can keep in full, and gives the answer to it (RFC 7692, section 7.1). An offer
 // that it can't take is none that it may change: a parameter that is unknown,

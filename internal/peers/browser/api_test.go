@@ -84,7 +84,7 @@ func TestMessages(t *testing.T) {
 	compressions := map[string]*websocket.Compression{
 		"plain":    nil,
 		"deflate":  {Threshold: -1},
-		"takeover": {Threshold: -1, ContextTakeover: true},
+		"takeover": {Threshold: -1, ServerContext: true},
 	}
 	for name, handler := range map[string]func() websocket.Handler{"events": echoByEvents, "reading": echoByReading} {
 		for compressed, compression := range compressions {
@@ -278,8 +278,10 @@ func TestDeflate(t *testing.T) {
 		most        int64  // bytes each way for 4 times 256 KiB that are the same
 	}{
 		{"off", nil, "", 2 << 20},
-		{"on", &websocket.Compression{}, "permessage-deflate; server_no_context_takeover; client_no_context_takeover", 40 << 10},
-		{"takeover", &websocket.Compression{ContextTakeover: true}, "permessage-deflate; server_no_context_takeover", 40 << 10},
+		{"on", &websocket.Compression{}, "permessage-deflate", 40 << 10},
+		{"takeover", &websocket.Compression{ServerContext: true}, "permessage-deflate", 40 << 10},
+		{"small windows", &websocket.Compression{ServerContext: true, WindowBits: 12}, "permessage-deflate; client_max_window_bits=12", 40 << 10},
+		{"no contexts", &websocket.Compression{ContextMemory: -1}, "permessage-deflate; client_no_context_takeover", 40 << 10},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &websocket.Server{Handler: echoByEvents()}
