@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare sleepers idle manyconns soak drain stuck broadcast
+.PHONY: check test layers test386 fuzz cover bench peers compare sleepers idle manyconns soak drain stuck slow broadcast
 
 # What has to hold before anything lands.
 check: fmt vet layers race test386
@@ -89,3 +89,7 @@ manyconns:
 # Callbacks that block.
 sleepers:
 	$(PEERS) ./cmd/sleepers $(ARGS)
+
+# Slow and dead clients, and who has to be cut; ARGS=-quick takes half a minute.
+slow:
+	$(PEERS) ./cmd/slow $(ARGS)
