@@ -86,10 +86,15 @@ func (s *soak) live(p *plan) error {
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 func (c *client) dial() (err error) {
-	c.tcp, err = ws.Dial(c.soak.addrs[c.server], 1+int(c.id))
+	buffer := 0
+	if c.steady > 0 {
+		buffer = 16 << 10 // what lies in front of the reader is the server's concern
+	}
+	nc, err := ws.DialBuffer("tcp", c.soak.addrs[c.server], 1+int(c.id), buffer)
 	if err != nil {
 		return err
 	}
+	c.tcp = nc.(*net.TCPConn)
 	c.tcp.SetDeadline(time.Now().Add(patience))
 	c.nc = c.tcp
 	return nil
@@ -106,6 +111,10 @@ func (c *client) connect() error {
 			return fmt.Errorf("TLS: %w", err)
 		}
 		c.nc = tc
+	}
+	if c.steady > 0 {
+		c.nc = &ws.PacedConn{Conn: c.nc, Pace: ws.Pace{Rate: c.steady}}
+		c.soak.steady.Add(1)
 	}
 	_, err := c.nc.Write(ws.Request("soak.example", fmt.Sprintf("/?id=%d", c.id), c.deflate))
 	c.rd = ws.NewReader(c.nc, 4<<10)

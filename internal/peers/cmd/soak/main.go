@@ -2,7 +2,8 @@
 // random against servers of the library in a process of their own, while a
 // ledger of every message, with its connection, its number and its checksum,
 // shows whether one that was acknowledged is lost, doubled, reordered or
-// altered. In the end the servers are shut down in the middle of it all, and
+// altered. A tenth of them do nothing but read slowly and steadily, and are to
+// get everything. In the end the servers are shut down in the middle of it all, and
 // their process must be as it was before.
 //
 //	go run ./cmd/soak -dur 60s -conns 5000
@@ -59,7 +60,7 @@ type soak struct {
 	lives   map[ending]int
 	peakRSS int64
 
-	opened, sent, received, bytes, faulty atomic.Int64
+	opened, steady, sent, received, bytes, faulty atomic.Int64
 
 	final chan *final
 }

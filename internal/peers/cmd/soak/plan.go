@@ -49,6 +49,7 @@ type plan struct {
 	rule      int           // an index of broken
 	trickle   bool          // the client's writes go byte by byte, for a while
 	stall     time.Duration // the client stops reading for so long, once
+	steady    int           // the client reads so many bytes a second, 0 for as fast as it can
 
 	// The server's part.
 	endAfter  uint32 // messages, until it closes, cuts or panics
@@ -86,6 +87,9 @@ func newPlan(seed uint64, id uint32) *plan {
 		p.slow = 20 * time.Millisecond
 	}
 	p.elsewhere = r.IntN(2) == 0
+	if r.IntN(100) < 15 { // a tenth, since only those have it who read to the end
+		p.steady = 25_000 + r.IntN(100_000)
+	}
 	p.fit()
 	return p
 }
@@ -103,6 +107,12 @@ func (p *plan) fit() {
 		if servers[p.server].tls { // whose end is an alert, not the stream's
 			p.ending = endClose
 		}
+	}
+	if !p.orderly() {
+		p.steady = 0
+	}
+	if p.steady > 0 { // what it has to read is always more than it could
+		p.pushes, p.pushPace = 150, 0
 	}
 	if p.deafens() {
 		p.messages, p.pace = min(p.messages, 4), 0
@@ -125,8 +135,8 @@ func (p *plan) orderly() bool {
 }
 
 func (p *plan) String() string {
-	return fmt.Sprintf("connection %d (%s, %s, %d messages, pace %v, %d pushed, %d queued, every %v, deflate %t)",
-		p.id, servers[p.server].name, p.ending, p.messages, p.pace, p.pushes, p.queued, p.pushPace, p.deflate)
+	return fmt.Sprintf("connection %d (%s, %s, %d messages, pace %v, %d pushed, %d queued, every %v, deflate %t, reads %d B/s)",
+		p.id, servers[p.server].name, p.ending, p.messages, p.pace, p.pushes, p.queued, p.pushPace, p.deflate, p.steady)
 }
 
 // flood is more than any socket and queue hold.

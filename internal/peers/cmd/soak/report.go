@@ -24,6 +24,7 @@ func (s *soak) report(f *final) error {
 	for _, e := range slices.Sorted(maps.Keys(s.lives)) {
 		fmt.Printf(" %s %s,", count(int64(s.lives[e])), e)
 	}
+	fmt.Printf(" %s of them slow and steady readers", count(s.steady.Load()))
 	fmt.Printf("\n%s messages sent, %s received, %s, each held against the ledger\n",
 		count(s.sent.Load()), count(s.received.Load()), report.Bytes(float64(s.bytes.Load())))
 	for i, st := range f.Stats {
