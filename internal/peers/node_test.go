@@ -47,8 +47,10 @@ func (e *installError) Error() string {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if nodeDir != "" {
-		os.RemoveAll(nodeDir)
+	for _, dir := range []string{nodeDir, echoDir} {
+		if dir != "" {
+			os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }
