@@ -27,6 +27,8 @@ type realClient struct {
 var realClients = []realClient{
 	{"websockets", []string{"/usr/bin/python3", "websockets_client.py"}},
 	{"java.net.http", []string{"java", "HttpClientPeer.java"}},
+	{"Mojolicious", []string{"/usr/bin/perl", "mojolicious.pl"}},
+	{"Tornado", []string{"/usr/bin/python3", "tornado_client.py"}},
 	{"libsoup", []string{"/usr/bin/python3", "libsoup_client.py"}},
 }
 
