@@ -61,6 +61,25 @@ func TestEchoPage(t *testing.T) {
 	}
 }
 
+// A browser is content with the server of one file, but for how it ends.
+func TestFromScratchPage(t *testing.T) {
+	addr := freeAddr(t)
+	scratch := start(t, addr, build(t, root, "./examples/fromscratch"), "-addr", addr)
+	b := visit(t, scratch.url)
+	logged := func(line string) {
+		b.Helper()
+		b.wait(`document.getElementById("log").innerText.includes(` + quote(line) + `)`)
+	}
+	logged("onopen\n")
+	for _, text := range []string{"Hello", "καλημέρα 👋"} {
+		eval[bool](b, `document.getElementById("text").select(); return true`)
+		b.write("#text", text)
+		logged("onmessage " + text + "\n")
+	}
+	b.click("#close")
+	logged("onclose 1006, not clean\n")
+}
+
 // On a phone, and on a low screen, each event is in view when it comes.
 func TestEchoPageInView(t *testing.T) {
 	addr := freeAddr(t)
