@@ -198,6 +198,18 @@ $("who").addEventListener("cancel", (event) => {
   if (!name) event.preventDefault();
 });
 
+// seen tells whether every character of a name is seen, which is what the
+// server wants: a joiner or a variation selector only where emoji and some
+// scripts have one.
+function seen(name) {
+  const rest = name.replace(/(?<=[^\x00-\x7f])(?:[\u200c\u200d](?=[^\x00-\x7f])|\ufe0f)/gu, "");
+  return !/[\p{C}\p{Default_Ignorable_Code_Point}\u2800]/u.test(rest);
+}
+
+$("name").addEventListener("input", () => {
+  $("name").setCustomValidity(seen($("name").value) ? "" : "There is a character in it that isn't seen");
+});
+
 $("who-form").addEventListener("submit", (event) => {
   const wanted = $("name").value.trim();
   if (!wanted) {

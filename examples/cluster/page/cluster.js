@@ -140,6 +140,18 @@ function clock(milliseconds) {
 
 $("who").addEventListener("cancel", (event) => event.preventDefault()); // nobody is without a name
 
+// seen tells whether every character of a name is seen, which is what the
+// server wants: a joiner or a variation selector only where emoji and some
+// scripts have one.
+function seen(name) {
+  const rest = name.replace(/(?<=[^\x00-\x7f])(?:[\u200c\u200d](?=[^\x00-\x7f])|\ufe0f)/gu, "");
+  return !/[\p{C}\p{Default_Ignorable_Code_Point}\u2800]/u.test(rest);
+}
+
+$("name").addEventListener("input", () => {
+  $("name").setCustomValidity(seen($("name").value) ? "" : "There is a character in it that isn't seen");
+});
+
 $("who-form").addEventListener("submit", (event) => {
   name = $("name").value.trim();
   if (!name) {

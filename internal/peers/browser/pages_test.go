@@ -119,6 +119,25 @@ func (b *tab) say(line string) {
 	b.write("#text", line)
 }
 
+// The page doesn't let a name go that the server would refuse without a page's
+// being told why.
+func TestChatNames(t *testing.T) {
+	addr := freeAddr(t)
+	chat := start(t, addr, build(t, root, "./examples/chat"), "-addr", addr)
+	b := visit(t, chat.url)
+	b.wait(`document.getElementById("who").open`)
+	for _, name := range []string{"Ada\u200d", "A\u200dda", "\u3164", "Ada\ufe0f"} {
+		eval[bool](b, `document.getElementById("name").value = ""; return true`)
+		b.write("#name", name)
+		if open := eval[bool](b, `return document.getElementById("who").open && !document.getElementById("name").validity.valid`); !open {
+			t.Fatalf("the page enters as %q", name)
+		}
+	}
+	eval[bool](b, `document.getElementById("name").value = ""; return true`)
+	b.write("#name", "👩\u200d🚀 می\u200cخواهم")
+	b.wait(`document.getElementById("state").value === ` + quote("as 👩\u200d🚀 می\u200cخواهم"))
+}
+
 // reads waits until the conversation's last line is this.
 func (b *tab) reads(name, line string) {
 	b.Helper()
