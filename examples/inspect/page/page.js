@@ -233,7 +233,9 @@ const steps = {
       rule: f.problem && { ...f.problem, sentence: say.refused },
     });
     if (f.problem) conclude(c, step, "refused with", f.problem);
-    if (h.opcode === 10 && asked?.ping) conclude(c, step, `the browser's pong, ${took()}; the script saw nothing of it`);
+    if (h.opcode === 10 && asked?.ping) {
+      conclude(c, step, `the browser's pong, after ${(step.at - c.pinged).toFixed(1)} ms; the script saw nothing of it`);
+    }
   },
 
   write(e) {
@@ -248,6 +250,7 @@ const steps = {
       pictures: [draw.diagram(f, h), draw.legend(f, h)], note: payloadNote(f, h),
     });
     if (data) c.writes.push(step);
+    if (h.opcode === 9) c.pinged = step.at;
     if (h.opcode === 9 && c.name.startsWith("page")) {
       story.add({ at: step.at + 0.001, start: c.start, side: "client", kind: "quiet", causes: true, title: "script", code: "", sentence: words.quiet });
     }
