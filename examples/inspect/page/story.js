@@ -131,7 +131,8 @@ function draw(step) {
 // file that has it.
 function via(name) {
   if (!name.endsWith(".go")) return element("code", "via", name);
-  const link = element("a", "via", name);
+  const link = element("a", "via", name.split("/").at(-1));
+  link.title = name;
   link.href = `https://github.com/rawws/websocket/blob/main/${name}`;
   link.rel = "noreferrer";
   link.target = "_blank";

@@ -58,7 +58,7 @@ export const say = {
 export const via = {
   listen: ["net.Listen"],
   accept: ["Server.Serve"],
-  request: ["Upgrader.Upgrade", "handshake_request.go"],
+  request: ["Upgrader.Upgrade", "internal/httphead/request.go"],
   answer: ["Upgrader.Upgrade", "handshake.go"],
   refusal: ["HandshakeError"],
   open: ["Events.OnOpen"],
