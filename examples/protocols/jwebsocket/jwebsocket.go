@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/rawws/websocket"
@@ -57,6 +58,16 @@ type Client struct {
 	welcomed bool
 }
 
+// OnUpgrade agrees on the subprotocol, without which the client fails, and on
+// the largest message. It is for the Upgrader.
+func (s *Server) OnUpgrade(r *http.Request, a *websocket.Accept) error {
+	if !slices.Contains(websocket.Subprotocols(r), Subprotocol) {
+		return &websocket.HandshakeError{Status: http.StatusBadRequest, Reason: "the subprotocol " + Subprotocol + " is spoken here"}
+	}
+	a.Subprotocol, a.MaxMessageSize = Subprotocol, maxFrameSize
+	return nil
+}
+
 // Events serves the connections.
 func (s *Server) Events() websocket.Events {
 	return websocket.Events{OnOpen: s.open, OnMessage: s.message, OnClose: s.closed}
@@ -72,10 +83,6 @@ func (s *Server) open(conn *websocket.Conn, r *http.Request) {
 
 func (s *Server) message(conn *websocket.Conn, t websocket.MessageType, data []byte) {
 	c := conn.Data.(*Client)
-	if len(data) > maxFrameSize {
-		conn.Close(websocket.CloseMessageTooBig, "larger than maxframesize")
-		return
-	}
 	token := parse(data)
 	if t != websocket.TextMessage || token.string("type") == "" {
 		conn.Close(websocket.CloseUnsupportedData, "not a token")

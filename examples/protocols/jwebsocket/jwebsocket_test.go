@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket"
-	"github.com/rawws/websocket/examples/protocols/internal/wire"
+	"github.com/rawws/websocket/websockettest"
 )
 
 func start(t *testing.T) (addr string, s *Server) {
@@ -30,7 +30,7 @@ func start(t *testing.T) (addr string, s *Server) {
 			"org.example.wrong": func(c *Client, t Token) (Token, error) { return Token{"f": func() {}}, nil },
 		},
 	}
-	ws := &websocket.Server{Handler: s.Events(), Upgrader: websocket.Upgrader{Subprotocols: []string{Subprotocol}}}
+	ws := &websocket.Server{Handler: s.Events(), Upgrader: websocket.Upgrader{OnUpgrade: s.OnUpgrade}}
 	go ws.Serve(ln)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -45,18 +45,19 @@ func start(t *testing.T) (addr string, s *Server) {
 // A client is jWebSocket.js 1.0, restated: what it does by itself when it
 // opens, and how it finds the answer to a request.
 type client struct {
-	*wire.Client
+	*testing.T
+	*websockettest.Client
 	id   string // getId()
 	utid int
 }
 
 func dial(t *testing.T, addr string) *client {
 	t.Helper()
-	c := &client{Client: wire.Dial(t, addr, Path, "Sec-WebSocket-Protocol: "+Subprotocol)}
-	if got := c.Answer.Header.Get("Sec-Websocket-Protocol"); got != Subprotocol {
+	c := &client{T: t, Client: websockettest.DialAddr(t, addr, Path, "Sec-WebSocket-Protocol: "+Subprotocol)}
+	if got := c.Response.Header.Get("Sec-Websocket-Protocol"); got != Subprotocol {
 		t.Errorf("subprotocol %q; want %q", got, Subprotocol)
 	}
-	if _, first := c.Read(); !strings.HasPrefix(first, "maxframesize") || strings.TrimLeft(first[12:], "0123456789") != "" {
+	if first := c.read(); !strings.HasPrefix(first, "maxframesize") || strings.TrimLeft(first[12:], "0123456789") != "" {
 		t.Fatalf("the first message is %q; want maxframesize and a number", first)
 	}
 	c.token(Token{"ns": System, "type": "header", "clientType": "browser", "jwsType": "javascript", "jwsVersion": "1.0 RC1",
@@ -69,6 +70,11 @@ func dial(t *testing.T, addr string) *client {
 	return c
 }
 
+func (c *client) read() string {
+	_, p := c.Read()
+	return string(p)
+}
+
 // token is sendToken: every token gets the next utid.
 func (c *client) token(t Token) {
 	c.Helper()
@@ -78,12 +84,12 @@ func (c *client) token(t Token) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	c.Send(wire.Text, string(p))
+	c.SendText(string(p))
 }
 
 func (c *client) next() (t Token) {
 	c.Helper()
-	_, p := c.Read()
+	p := c.read()
 	if err := json.Unmarshal([]byte(p), &t); err != nil {
 		c.Fatalf("%q: %v", p, err)
 	}
@@ -167,7 +173,7 @@ func TestSentToOneThatLeft(t *testing.T) {
 	ada, bob := dial(t, addr), dial(t, addr)
 	ada.want(Token{"name": "connect"})
 	ada.login("ada")
-	bob.NetConn.Close()
+	bob.Cut()
 	ada.want(Token{"name": "disconnect", "sourceId": bob.id})
 	ada.request(Token{"ns": System, "type": "send", "targetId": bob.id, "data": "x"}, Token{"code": -1.0})
 	s.mu.Lock()
@@ -180,23 +186,23 @@ func TestSentToOneThatLeft(t *testing.T) {
 func TestNoTokens(t *testing.T) {
 	addr, _ := start(t)
 	for _, tt := range []struct {
-		opcode  byte
+		opcode  websockettest.Opcode
 		payload string
-		code    uint16
+		code    int
 	}{
-		{wire.Text, "hello", 1003},
-		{wire.Text, "null", 1003},
-		{wire.Text, "[]", 1003},
-		{wire.Text, `{"ns":"` + System + `"}`, 1003},
-		{wire.Text, `{"type":7}`, 1003},
-		{wire.Text, `{"type":"ping"}{"type":"ping"}`, 1003},
-		{wire.Text, `{"type":"ping"}}`, 1003},
-		{wire.Binary, `{"type":"ping"}`, 1003},
-		{wire.Text, `{"type":"echo","data":"` + strings.Repeat("x", maxFrameSize) + `"}`, 1009},
-		{wire.Text, strings.Repeat(`{"type":`, 8000), 1003},
+		{websockettest.Text, "hello", 1003},
+		{websockettest.Text, "null", 1003},
+		{websockettest.Text, "[]", 1003},
+		{websockettest.Text, `{"ns":"` + System + `"}`, 1003},
+		{websockettest.Text, `{"type":7}`, 1003},
+		{websockettest.Text, `{"type":"ping"}{"type":"ping"}`, 1003},
+		{websockettest.Text, `{"type":"ping"}}`, 1003},
+		{websockettest.Binary, `{"type":"ping"}`, 1003},
+		{websockettest.Text, `{"type":"echo","data":"` + strings.Repeat("x", maxFrameSize) + `"}`, 1009},
+		{websockettest.Text, strings.Repeat(`{"type":`, 8000), 1003},
 	} {
 		c := dial(t, addr)
-		c.Send(tt.opcode, tt.payload)
+		c.SendFrame(websockettest.Frame{Opcode: tt.opcode, Payload: []byte(tt.payload)})
 		c.WantClose(tt.code)
 	}
 }
@@ -204,7 +210,7 @@ func TestNoTokens(t *testing.T) {
 // A login before the header would be an event from somebody who isn't there.
 func TestLoginBeforeHeader(t *testing.T) {
 	addr, _ := start(t)
-	c := &client{Client: wire.Dial(t, addr, Path, "Sec-WebSocket-Protocol: "+Subprotocol)}
+	c := &client{T: t, Client: websockettest.DialAddr(t, addr, Path, "Sec-WebSocket-Protocol: "+Subprotocol)}
 	c.Read()
 	c.request(Token{"type": "login", "username": "ada", "password": "secret"}, Token{"code": -1.0})
 }

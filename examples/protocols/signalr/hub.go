@@ -22,15 +22,14 @@ import (
 	"github.com/rawws/websocket"
 )
 
-// Streams of one client at a time, and items that a method hasn't yet taken.
-const maxStreams, uploadAhead = 100, 16
+// Bytes of a message; streams of a client; items that a method hasn't yet taken.
+const maxMessage, maxStreams, uploadAhead = 128 << 10, 100, 16
 
 // A Hub is a set of methods and the clients that may call them.
 type Hub struct {
-	Methods      map[string]Method
-	Connected    func(c *Client)
-	Disconnected func(c *Client, err error)
-
+	Methods       map[string]Method
+	Connected     func(c *Client)
+	Disconnected  func(c *Client, err error)
 	KeepAlive     time.Duration // between pings; 15 s by default
 	ClientTimeout time.Duration // without anything from the client; 30 s by default
 

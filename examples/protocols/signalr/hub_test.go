@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket"
-	"github.com/rawws/websocket/examples/protocols/internal/wire"
+	"github.com/rawws/websocket/websockettest"
 )
 
 const patience = 20 * time.Second
@@ -21,6 +21,7 @@ const patience = 20 * time.Second
 type app struct {
 	*testing.T
 	hub   *Hub
+	ln    net.Listener
 	addr  string
 	ended chan string       // what the method "upload" saw at its end
 	done  chan struct{}     // a client has left
@@ -29,6 +30,12 @@ type app struct {
 
 func start(t *testing.T, hub *Hub) *app {
 	t.Helper()
+	return serve(t, hub, websocket.Upgrader{})
+}
+
+func serve(t *testing.T, hub *Hub, u websocket.Upgrader) *app {
+	t.Helper()
+	u.OnUpgrade = hub.OnUpgrade
 	a := &app{T: t, hub: hub, ended: make(chan string, 100), done: make(chan struct{}, 100)}
 	hub.Disconnected = func(c *Client, err error) { a.done <- struct{}{} }
 	hub.Methods = map[string]Method{
@@ -63,8 +70,8 @@ func start(t *testing.T, hub *Hub) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.addr = ln.Addr().String()
-	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: websocket.Upgrader{OnUpgrade: hub.OnUpgrade, PingInterval: 100 * time.Millisecond}, ErrorLog: slog.New(slog.DiscardHandler)}
+	a.ln, a.addr = ln, ln.Addr().String()
+	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: u, ErrorLog: slog.New(slog.DiscardHandler)}
 	go a.ws.Serve(ln)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -90,23 +97,26 @@ func (a *app) wantEnd(want string) {
 }
 
 // dial skips the negotiation and does the handshake.
-func (a *app) dial() *wire.Client {
+func (a *app) dial() *websockettest.Client {
 	a.Helper()
-	c := wire.Dial(a, a.addr, "/hub")
-	c.Send(wire.Text, `{"protocol":"json","version":1}`+"\x1e")
-	c.Want(wire.Text, "{}\x1e")
+	c := websockettest.DialAddr(a, a.addr, "/hub")
+	c.SendText(`{"protocol":"json","version":1}` + "\x1e")
+	c.WantText("{}\x1e")
 	return c
 }
 
 // say sends records in one message.
-func say(c *wire.Client, records ...string) {
-	c.Helper()
-	c.Send(wire.Text, strings.Join(records, "\x1e")+"\x1e")
+func say(c *websockettest.Client, records ...string) {
+	c.SendText(strings.Join(records, "\x1e") + "\x1e")
 }
 
-func want(c *wire.Client, record string) {
-	c.Helper()
-	c.Want(wire.Text, record+"\x1e")
+func read(c *websockettest.Client) string {
+	_, p := c.Read()
+	return string(p)
+}
+
+func want(c *websockettest.Client, record string) {
+	c.WantText(record + "\x1e")
 }
 
 func TestNegotiation(t *testing.T) {
@@ -129,15 +139,13 @@ func TestNegotiation(t *testing.T) {
 		fmt.Sprint(answer.AvailableTransports[0]) != "{WebSockets [Text Binary]}" {
 		t.Fatalf("negotiation: %+v, %v", answer, err)
 	}
-	c := wire.Dial(t, a.addr, "/hub?id="+answer.ConnectionToken)
-	c.Send(wire.Text, `{"protocol":"json","version":1}`+"\x1e")
-	c.Want(wire.Text, "{}\x1e")
+	c := websockettest.DialAddr(t, a.addr, "/hub?id="+answer.ConnectionToken)
+	c.SendText(`{"protocol":"json","version":1}` + "\x1e")
+	c.WantText("{}\x1e")
 	if _, known := a.hub.clients.Load(answer.ConnectionID); !known {
 		t.Errorf("no client has the ID %s that was negotiated", answer.ConnectionID)
 	}
-	if c := wire.Try(t, a.addr, "/hub?id="+answer.ConnectionToken); c.Answer.StatusCode != http.StatusConflict {
-		t.Errorf("a second connection with the token: %s; want 409", c.Answer.Status)
-	}
+	websockettest.WantRefusal(t, a.ln, http.StatusConflict, "/hub?id="+answer.ConnectionToken)
 }
 
 func TestHandshake(t *testing.T) {
@@ -147,14 +155,14 @@ func TestHandshake(t *testing.T) {
 		{`{"protocol":"json","version":1}`, `{"error":"the protocol \"json\" isn't spoken here"}` + "\x1e"}, // without its end
 		{`hello` + "\x1e", `{"error":"the protocol \"\" isn't spoken here"}` + "\x1e"},
 	} {
-		c := wire.Dial(t, a.addr, "/hub")
-		c.Send(wire.Text, tt.in)
-		c.Want(wire.Text, tt.want)
+		c := websockettest.DialAddr(t, a.addr, "/hub")
+		c.SendText(tt.in)
+		c.WantText(tt.want)
 		c.WantClose(1000)
 	}
-	wire.Dial(t, a.addr, "/hub").WantClose(1008) // who says nothing
-	c := wire.Dial(t, a.addr, "/hub")            // who doesn't wait for the answer
-	c.Send(wire.Text, `{"protocol":"json","version":1}`+"\x1e"+`{"type":1,"invocationId":"0","target":"echo","arguments":[1]}`+"\x1e")
+	websockettest.DialAddr(t, a.addr, "/hub").WantClose(1008) // who says nothing
+	c := websockettest.DialAddr(t, a.addr, "/hub")            // who doesn't wait for the answer
+	c.SendText(`{"protocol":"json","version":1}` + "\x1e" + `{"type":1,"invocationId":"0","target":"echo","arguments":[1]}` + "\x1e")
 	want(c, `{}`)
 	want(c, `{"type":3,"invocationId":"0","result":1}`)
 }
@@ -216,7 +224,7 @@ func TestStreamsEnd(t *testing.T) {
 	say(c, `{"type":5,"invocationId":"0"}`)
 	a.wantEnd("count: context canceled")
 	for {
-		if _, got := c.Read(); got == `{"type":3,"invocationId":"0","error":"context canceled"}`+"\x1e" {
+		if got := read(c); got == `{"type":3,"invocationId":"0","error":"context canceled"}`+"\x1e" {
 			break
 		} else if !strings.HasPrefix(got, `{"type":2,"invocationId":"0","item":`) {
 			t.Fatalf("read %q", got)
@@ -225,18 +233,10 @@ func TestStreamsEnd(t *testing.T) {
 	say(c, `{"type":1,"invocationId":"1","target":"upload","arguments":[],"streamIds":["2"]}`, `{"type":5,"invocationId":"1"}`)
 	a.wantEnd("upload: 0, context canceled")
 	want(c, `{"type":3,"invocationId":"1","result":0}`)
-	// The reader waits to hand over an item to one that takes none.
-	say(c, `{"type":1,"invocationId":"3","target":"deaf","arguments":[],"streamIds":["4"]}`)
-	for range uploadAhead + 1 {
-		say(c, `{"type":2,"invocationId":"4","item":0}`)
-	}
-	c.NetConn.Close()
-	<-a.done
-	c = a.dial()
 	say(c, `{"type":4,"invocationId":"0","target":"count","arguments":[-1]}`,
 		`{"type":1,"target":"upload","arguments":[],"streamIds":["1"]}`)
 	c.Read()
-	c.NetConn.Close()
+	c.Cut()
 	ends := map[string]bool{}
 	for range 2 {
 		select {
@@ -248,6 +248,22 @@ func TestStreamsEnd(t *testing.T) {
 	}
 	if !ends["count:"] || !ends["upload"] {
 		t.Errorf("what has ended: %v; want both", ends)
+	}
+}
+
+// A reader that waits to hand over an item hears of the end from the pings.
+func TestDeafMethod(t *testing.T) {
+	a := serve(t, &Hub{}, websocket.Upgrader{PingInterval: 50 * time.Millisecond, PongTimeout: 200 * time.Millisecond})
+	c := a.dial()
+	say(c, `{"type":1,"invocationId":"3","target":"deaf","arguments":[],"streamIds":["4"]}`)
+	for range uploadAhead + 1 {
+		say(c, `{"type":2,"invocationId":"4","item":0}`)
+	}
+	c.Cut()
+	select {
+	case <-a.done:
+	case <-time.After(patience):
+		t.Error("the client has gone, and its connection hasn't")
 	}
 }
 
@@ -272,19 +288,19 @@ func TestStreamsAreBounded(t *testing.T) {
 func TestWrongRecords(t *testing.T) {
 	a := start(t, &Hub{})
 	for _, tt := range []struct {
-		opcode  byte
+		opcode  websockettest.Opcode
 		payload string
 	}{
-		{wire.Text, `{"type":6}`}, // without its end
-		{wire.Text, "\x1e"},
-		{wire.Text, "{\x1e"},
-		{wire.Text, `{"type":"one"}` + "\x1e"},
-		{wire.Text, `{"type":1,"target":"echo","arguments":{}}` + "\x1e"},
-		{wire.Binary, `{"type":6}` + "\x1e"},
-		{wire.Text, strings.Repeat("[", 100_000) + "\x1e"},
+		{websockettest.Text, `{"type":6}`}, // without its end
+		{websockettest.Text, "\x1e"},
+		{websockettest.Text, "{\x1e"},
+		{websockettest.Text, `{"type":"one"}` + "\x1e"},
+		{websockettest.Text, `{"type":1,"target":"echo","arguments":{}}` + "\x1e"},
+		{websockettest.Binary, `{"type":6}` + "\x1e"},
+		{websockettest.Text, strings.Repeat("[", 100_000) + "\x1e"},
 	} {
 		c := a.dial()
-		c.Send(tt.opcode, tt.payload)
+		c.SendFrame(websockettest.Frame{Opcode: tt.opcode, Payload: []byte(tt.payload)})
 		want(c, `{"type":7,"error":"a record that can't be read"}`)
 		c.WantClose(1000)
 	}
@@ -298,7 +314,7 @@ func TestSilence(t *testing.T) {
 		say(c, `{"type":6}`)
 	}
 	for {
-		if _, got := c.Read(); got == `{"type":7,"error":"nothing has come for too long","allowReconnect":true}`+"\x1e" {
+		if got := read(c); got == `{"type":7,"error":"nothing has come for too long","allowReconnect":true}`+"\x1e" {
 			break
 		} else if got != `{"type":6}`+"\x1e" {
 			t.Fatalf("read %q", got)
@@ -309,21 +325,22 @@ func TestSilence(t *testing.T) {
 
 func TestMessagePack(t *testing.T) {
 	a := start(t, &Hub{})
-	c := wire.Dial(t, a.addr, "/hub")
-	c.Send(wire.Text, `{"protocol":"messagepack","version":1}`+"\x1e")
-	c.Want(wire.Text, "{}\x1e")
-	c.Send(wire.Binary, "\x10\x96\x01\x80\xa1\x30\xa4echo\x91\xc4\x02\x00\xff\x90")
-	_, p := c.Read()
+	c := websockettest.DialAddr(t, a.addr, "/hub")
+	c.SendText(`{"protocol":"messagepack","version":1}` + "\x1e")
+	c.WantText("{}\x1e")
+	c.SendBinary([]byte("\x10\x96\x01\x80\xa1\x30\xa4echo\x91\xc4\x02\x00\xff\x90"))
+	p := read(c)
 	if got, err := decodePack([]byte(p)); err != nil || got[0].Type != typeCompletion || !strings.HasSuffix(p, "\x00\xff") {
 		t.Errorf("the answer to echo: % x, %+v, %v", p, got, err)
 	}
 	other := a.dial() // in JSON
 	say(other, `{"type":1,"target":"all","arguments":["to both"]}`)
 	want(other, `{"type":1,"target":"said","arguments":["to both"]}`)
-	_, p = c.Read()
+	p = read(c)
 	if got, err := decodePack([]byte(p)); err != nil || got[0].Target != "said" || got[0].Arguments[0] != "to both" {
 		t.Errorf("what goes to all: % x, %+v, %v", p, got, err)
 	}
-	c.Send(wire.Text, "text")
+	c.SendText("text")
+	read(c) // why
 	c.WantClose(1000)
 }

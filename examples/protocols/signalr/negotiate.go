@@ -31,7 +31,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // OnUpgrade, for the Upgrader, refuses the token of a connection that is open.
-func (h *Hub) OnUpgrade(r *http.Request, _ http.Header) error {
+func (h *Hub) OnUpgrade(r *http.Request, a *websocket.Accept) error {
+	a.MaxMessageSize = maxMessage
 	if _, open := h.clients.Load(connectionID(r.URL.Query().Get("id"))); open {
 		return &websocket.HandshakeError{Status: http.StatusConflict, Reason: "the connection with this token is open"}
 	}

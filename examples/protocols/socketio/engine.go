@@ -226,7 +226,8 @@ func (s *session) post(w http.ResponseWriter, r *http.Request) (body []byte, wro
 }
 
 // OnUpgrade refuses what Events would have to close. It is for the Upgrader.
-func (srv *Server) OnUpgrade(r *http.Request, _ *websocket.Accept) error {
+func (srv *Server) OnUpgrade(r *http.Request, a *websocket.Accept) error {
+	a.MaxMessageSize = maxPayload
 	if _, wrong := srv.check(r, true); wrong != nil {
 		return wrong
 	}

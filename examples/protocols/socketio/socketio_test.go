@@ -15,8 +15,13 @@ import (
 	"time"
 
 	"github.com/rawws/websocket"
-	"github.com/rawws/websocket/examples/protocols/internal/wire"
+	"github.com/rawws/websocket/websockettest"
 )
+
+func read(c *websockettest.Client) string {
+	_, p := c.Read()
+	return string(p)
+}
 
 const patience = 20 * time.Second
 
@@ -24,6 +29,7 @@ const patience = 20 * time.Second
 type app struct {
 	*testing.T
 	io    *Server
+	ln    net.Listener
 	addr  string
 	chat  *Namespace
 	ended chan string // reasons, as they come
@@ -49,7 +55,7 @@ func start(t *testing.T, io *Server) *app {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.addr = ln.Addr().String()
+	a.ln, a.addr = ln, ln.Addr().String()
 	ws := &websocket.Server{
 		Handler: io.Events(), HTTP: io, Upgrader: websocket.Upgrader{OnUpgrade: io.OnUpgrade},
 		ErrorLog: slog.New(slog.DiscardHandler),
@@ -186,13 +192,12 @@ func (p *poller) want(packets ...string) {
 }
 
 // dial opens a session as a WebSocket.
-func (a *app) dial() *wire.Client {
+func (a *app) dial() *websockettest.Client {
 	a.Helper()
-	c := wire.Dial(a, a.addr, Path+"?EIO=4&transport=websocket")
-	_, hello := c.Read()
-	a.hello(200, hello)
-	c.Send(wire.Text, "40")
-	if _, got := c.Read(); !strings.HasPrefix(got, `40{"sid":"`) {
+	c := websockettest.DialAddr(a, a.addr, Path+"?EIO=4&transport=websocket")
+	a.hello(200, read(c))
+	c.SendText("40")
+	if got := read(c); !strings.HasPrefix(got, `40{"sid":"`) {
 		a.Fatalf("after 40: %q", got)
 	}
 	return c
@@ -220,9 +225,9 @@ func TestRefused(t *testing.T) {
 		"?EIO=4&transport=polling":               `{"code":3,"message":"Bad request"}`,
 		"?EIO=4&transport=websocket&sid=unknown": `{"code":1,"message":"Session ID unknown"}`,
 	} {
-		c := wire.Try(t, a.addr, Path+query)
-		if body, _ := io.ReadAll(c.Answer.Body); c.Answer.StatusCode != 400 || strings.TrimSpace(string(body)) != want {
-			t.Errorf("upgrade of %s: %s %s; want 400 %s", query, c.Answer.Status, body, want)
+		resp := websockettest.WantRefusal(t, a.ln, 400, Path+query)
+		if body, _ := io.ReadAll(resp.Body); strings.TrimSpace(string(body)) != want {
+			t.Errorf("upgrade of %s: %s; want %s", query, body, want)
 		}
 	}
 }
@@ -230,51 +235,51 @@ func TestRefused(t *testing.T) {
 func TestWebSocket(t *testing.T) {
 	a := start(t, &Server{})
 	c := a.dial()
-	c.Send(wire.Text, `42["echo",1,"é"]`)
-	c.Want(wire.Text, `42["echo",1,"é"]`)
-	c.Send(wire.Text, `427["echo",{"a":[]}]`)
-	c.Want(wire.Text, `437[{"a":[]}]`)
-	c.Send(wire.Text, `452-8["echo",{"_placeholder":true,"num":0},{"x":{"_placeholder":true,"num":1}}]`)
-	c.Send(wire.Binary, "\x00\xff")
-	c.Send(wire.Binary, "")
-	c.Want(wire.Text, `462-8[{"_placeholder":true,"num":0},{"x":{"_placeholder":true,"num":1}}]`)
-	c.Want(wire.Binary, "\x00\xff")
-	c.Want(wire.Binary, "")
-	c.Send(wire.Text, `42["ask"]`)
-	c.Want(wire.Text, `451-1["question",{"_placeholder":true,"num":0}]`)
-	c.Want(wire.Binary, "?")
-	c.Send(wire.Text, `431["yes"]`)
-	c.Want(wire.Text, `42["answered","yes","\u003cnil\u003e"]`)
-	c.Send(wire.Text, `431["again"]`) // nobody asked
-	c.Send(wire.Text, `40/nowhere,`)
-	c.Want(wire.Text, `44/nowhere,{"message":"Invalid namespace"}`)
-	c.Send(wire.Text, `40/admin,{"token":"wrong"}`)
-	c.Want(wire.Text, `44/admin,{"message":"not \"right\""}`)
-	c.Send(wire.Text, `42/admin,["echo"]`) // not let in, so nobody hears it
-	c.Send(wire.Text, `40/admin,{"token":"right"}`)
+	c.SendText(`42["echo",1,"é"]`)
+	c.WantText(`42["echo",1,"é"]`)
+	c.SendText(`427["echo",{"a":[]}]`)
+	c.WantText(`437[{"a":[]}]`)
+	c.SendText(`452-8["echo",{"_placeholder":true,"num":0},{"x":{"_placeholder":true,"num":1}}]`)
+	c.SendBinary([]byte("\x00\xff"))
+	c.SendBinary([]byte(""))
+	c.WantText(`462-8[{"_placeholder":true,"num":0},{"x":{"_placeholder":true,"num":1}}]`)
+	c.WantBinary([]byte("\x00\xff"))
+	c.WantBinary([]byte(""))
+	c.SendText(`42["ask"]`)
+	c.WantText(`451-1["question",{"_placeholder":true,"num":0}]`)
+	c.WantBinary([]byte("?"))
+	c.SendText(`431["yes"]`)
+	c.WantText(`42["answered","yes","\u003cnil\u003e"]`)
+	c.SendText(`431["again"]`) // nobody asked
+	c.SendText(`40/nowhere,`)
+	c.WantText(`44/nowhere,{"message":"Invalid namespace"}`)
+	c.SendText(`40/admin,{"token":"wrong"}`)
+	c.WantText(`44/admin,{"message":"not \"right\""}`)
+	c.SendText(`42/admin,["echo"]`) // not let in, so nobody hears it
+	c.SendText(`40/admin,{"token":"right"}`)
 	var id string
-	if _, got := c.Read(); !strings.HasPrefix(got, `40/admin,{"sid":"`) {
+	if got := read(c); !strings.HasPrefix(got, `40/admin,{"sid":"`) {
 		t.Fatalf("after 40/admin: %q", got)
 	} else {
 		id = got[len(`40/admin,{"sid":"`) : len(got)-2]
 	}
-	c.Want(wire.Text, `42/admin,["welcome","`+id+`"]`)
-	c.Send(wire.Text, `42/admin,["kick",false]`)
-	c.Want(wire.Text, `41/admin,`)
-	c.Send(wire.Text, `41`)
+	c.WantText(`42/admin,["welcome","` + id + `"]`)
+	c.SendText(`42/admin,["kick",false]`)
+	c.WantText(`41/admin,`)
+	c.SendText(`41`)
 	a.wantEnd("client namespace disconnect")
-	c.Send(wire.Text, `40`)
+	c.SendText(`40`)
 	c.Read()
-	c.Send(wire.Text, `42["kick",true]`)
-	c.Want(wire.Text, `41`)
+	c.SendText(`42["kick",true]`)
+	c.WantText(`41`)
 	c.WantClose(1000)
 	a.wantEnd("server namespace disconnect")
 	c = a.dial()
-	c.Send(wire.Text, "1")
+	c.SendText("1")
 	c.WantClose(1000)
 	a.wantEnd("transport close")
 	c = a.dial()
-	c.Send(wire.Text, `42["panic"]`)
+	c.SendText(`42["panic"]`)
 	c.WantClose(1011)
 	a.wantEnd("transport close")
 }
@@ -308,27 +313,25 @@ func TestUpgrade(t *testing.T) {
 	p := a.poll()
 	last := make(chan string)
 	go func() { last <- p.get() }()
-	c := wire.Dial(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
-	second := wire.Dial(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	second := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	second.WantClose(1008) // one at a time
-	c.Send(wire.Text, "2probe")
-	c.Want(wire.Text, "3probe")
+	c.SendText("2probe")
+	c.WantText("3probe")
 	if got := <-last; got != "6" {
 		t.Errorf("the GET that hung ended with %q; want 6", got)
 	}
 	p.want("6") // one that was under way meanwhile
 	p.post(`42["echo",1]`, `42["echo",2]`)
-	c.Send(wire.Text, "5")
-	c.Send(wire.Text, `42["echo",3]`)
+	c.SendText("5")
+	c.SendText(`42["echo",3]`)
 	for i := 1; i <= 3; i++ {
-		c.Want(wire.Text, fmt.Sprintf(`42["echo",%d]`, i))
+		c.WantText(fmt.Sprintf(`42["echo",%d]`, i))
 	}
 	if status, body := p.request("GET", polling+"&sid="+p.sid, ""); status != 400 || !strings.Contains(body, `"code":3`) {
 		t.Errorf("GET after the upgrade: %d %s; want 400, code 3", status, body)
 	}
-	if c := wire.Try(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid); c.Answer.StatusCode != 400 {
-		t.Errorf("a second upgrade: %s; want 400", c.Answer.Status)
-	}
+	websockettest.WantRefusal(t, a.ln, 400, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	c.Close(1000)
 	a.wantEnd("transport close")
 }
@@ -344,20 +347,22 @@ func TestUpgradeThatFails(t *testing.T) {
 		"nothing at all":    {},
 	} {
 		p := a.poll()
-		c := wire.Dial(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+		c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 		for _, s := range say {
-			c.Send(wire.Text, s)
+			c.SendText(s)
 		}
-		c.WantClose(0)
+		for _, err := c.ReadFrame(); err == nil; { // until it is cut
+			_, err = c.ReadFrame()
+		}
 		p.post(`42["echo","still here"]`)
 		if got := p.get(); got != `42["echo","still here"]` && got != "6" {
 			t.Errorf("%s: GET: %q", name, got)
 		}
 		// The next attempt is as good as the first.
-		c = wire.Dial(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
-		c.Send(wire.Text, "2probe")
-		c.Want(wire.Text, "3probe")
-		c.NetConn.Close()
+		c = websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+		c.SendText("2probe")
+		c.WantText("3probe")
+		c.Cut()
 	}
 }
 
@@ -393,9 +398,9 @@ func TestHostile(t *testing.T) {
 		},
 		"an answer nobody asked for": func(a *app) {
 			c := a.dial()
-			c.Send(wire.Text, `4399["x"]`)
-			c.Send(wire.Text, `42["echo"]`)
-			c.Want(wire.Text, `42["echo"]`)
+			c.SendText(`4399["x"]`)
+			c.SendText(`42["echo"]`)
+			c.WantText(`42["echo"]`)
 		},
 		"text inside an event with attachments": wrong(`451-["echo"]`, `42["echo"]`),
 		"binary out of nowhere":                 wrong("\x00binary"),
@@ -418,9 +423,9 @@ func wrong(packets ...string) func(a *app) {
 		c := a.dial()
 		for _, p := range packets {
 			if data, binary := strings.CutPrefix(p, "\x00"); binary {
-				c.Send(wire.Binary, data)
+				c.SendBinary([]byte(data))
 			} else {
-				c.Send(wire.Text, p)
+				c.SendText(p)
 			}
 		}
 		c.WantClose(1000)
@@ -432,9 +437,9 @@ func wrong(packets ...string) func(a *app) {
 func TestAttachedBytesAreBounded(t *testing.T) {
 	a := start(t, &Server{})
 	c := a.dial()
-	c.Send(wire.Text, `4516-["echo"]`)
+	c.SendText(`4516-["echo"]`)
 	for range maxAttached/maxPayload + 1 {
-		c.Send(wire.Binary, strings.Repeat("x", maxPayload))
+		c.SendBinary(make([]byte, maxPayload))
 	}
 	a.wantEnd("parse error")
 }
@@ -448,7 +453,7 @@ func TestSessionsAreBounded(t *testing.T) {
 	if status, _ := a.request("GET", polling, ""); status != 503 {
 		t.Errorf("the session above MaxSessions: %d; want 503", status)
 	}
-	wire.Dial(t, a.addr, Path+"?EIO=4&transport=websocket").WantClose(1013)
+	websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket").WantClose(1013)
 	for deadline := time.Now().Add(patience); ; {
 		if status, _ := a.request("GET", polling, ""); status == 200 {
 			break
@@ -463,12 +468,12 @@ func TestPings(t *testing.T) {
 	a := start(t, &Server{PingInterval: 50 * time.Millisecond, PingTimeout: 200 * time.Millisecond})
 	c, p := a.dial(), a.poll()
 	for range 5 {
-		c.Want(wire.Text, "2")
-		c.Send(wire.Text, "3")
+		c.WantText("2")
+		c.SendText("3")
 		p.want("2")
 		p.post("3")
 	}
-	c.Want(wire.Text, "2") // and no answer
+	c.WantText("2") // and no answer
 	c.WantClose(1000)
 	a.wantEnd("ping timeout")
 	a.wantEnd("ping timeout")
@@ -481,11 +486,11 @@ func TestQueueIsBounded(t *testing.T) {
 	a.poll() // and never again
 	event := `42["say","","` + strings.Repeat("x", 64<<10) + `"]`
 	for range maxQueue/(64<<10) + 2 {
-		c.Send(wire.Text, event)
+		c.SendText(event)
 	}
 	a.wantEnd("transport error")
-	c.Send(wire.Text, `42["echo"]`)
-	c.Want(wire.Text, `42["echo"]`)
+	c.SendText(`42["echo"]`)
+	c.WantText(`42["echo"]`)
 }
 
 func TestRequestsAreBounded(t *testing.T) {
@@ -502,8 +507,8 @@ func TestRequestsAreBounded(t *testing.T) {
 	if err := <-errs; err != ErrNoAnswer {
 		t.Errorf("no answer in time: %v; want ErrNoAnswer", err)
 	}
-	c.Want(wire.Text, `421["q"]`)
-	c.Send(wire.Text, `431["too late"]`)
+	c.WantText(`421["q"]`)
+	c.SendText(`431["too late"]`)
 	for range maxAcks {
 		if err := s.Request(time.Hour, note, "q"); err != nil {
 			t.Fatal(err)
@@ -513,7 +518,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	if err := s.Request(time.Hour, note, "q"); err != ErrTooMany {
 		t.Errorf("the request above %d: %v; want ErrTooMany", maxAcks, err)
 	}
-	c.NetConn.Close()
+	c.Cut()
 	for range maxAcks {
 		if err := <-errs; err != ErrGone {
 			t.Fatalf("after the end: %v; want ErrGone", err)
@@ -537,23 +542,23 @@ func TestStorm(t *testing.T) {
 		c := a.dial()
 		all.Go(func() {
 			for range rounds {
-				c.Send(wire.Text, `42["join","room"]`)
-				c.Send(wire.Text, `452-["say","room",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
-				c.Send(wire.Binary, "first")
-				c.Send(wire.Binary, "second")
-				c.Send(wire.Text, `42["leave","room"]`)
+				c.SendText(`42["join","room"]`)
+				c.SendText(`452-["say","room",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+				c.SendBinary([]byte("first"))
+				c.SendBinary([]byte("second"))
+				c.SendText(`42["leave","room"]`)
 			}
-			c.Send(wire.Text, fmt.Sprintf(`42["echo",%d]`, i))
+			c.SendText(fmt.Sprintf(`42["echo",%d]`, i))
 		})
 		all.Go(func() {
 			for {
-				switch _, got := c.Read(); got {
+				switch got := read(c); got {
 				case fmt.Sprintf(`42["echo",%d]`, i):
-					c.NetConn.Close()
+					c.Cut()
 					return
 				case `452-["said",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`:
-					c.Want(wire.Binary, "first")
-					c.Want(wire.Binary, "second")
+					c.WantBinary([]byte("first"))
+					c.WantBinary([]byte("second"))
 				default:
 					t.Errorf("client %d read %q", i, got)
 				}
