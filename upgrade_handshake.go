@@ -231,6 +231,11 @@ func (h *handshake) hurry(t time.Duration) {
 
 // negotiate holds the request against the server's limits and the policy.
 func (h *handshake) negotiate() (a answer, err error) {
+	if h.w != nil { // the parser holds it for a socket of ours
+		if err := httphead.CheckSize(h.r, h.u.MaxHeaderBytes); err != nil {
+			return a, refusal(err)
+		}
+	}
 	if h.s != nil {
 		if err := h.s.identify(h); err != nil {
 			return a, err

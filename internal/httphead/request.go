@@ -387,6 +387,29 @@ func setHost(r *http.Request, host string, hosts int) error {
 	return nil
 }
 
+// CheckSize holds a request that net/http has parsed against the limits of a
+// Parser, as far as it can be told afterwards: spaces around values are gone.
+func CheckSize(r *http.Request, maxHeader int) error {
+	if n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  "); n > DefaultMaxLine {
+		return refuse(http.StatusRequestURITooLong, "request line of more than %d bytes (RFC 9112, section 3)", DefaultMaxLine)
+	}
+	const around = len(": \r\n")
+	count, size := 1, len("Host")+len(r.Host)+around+len("\r\n")
+	for name, values := range r.Header {
+		count += len(values)
+		for _, v := range values {
+			size += len(name) + len(v) + around
+		}
+	}
+	if count > DefaultMaxHeaders {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d header lines (RFC 6585, section 5)", DefaultMaxHeaders)
+	}
+	if most := limit(maxHeader, DefaultMaxHeader); size > most {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "header section of more than %d bytes (RFC 6585, section 5)", most)
+	}
+	return nil
+}
+
 // checkFraming holds the rules on the length of a body (RFC 9112, section 6).
 // A body is declared in the request's fields but never read: a request with
 // one is for net/http, or refused by who asked for it. Trailer stays in Header.
