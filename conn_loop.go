@@ -3,7 +3,6 @@ package websocket
 import (
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
 )
@@ -17,26 +16,33 @@ import (
 const readsInARow = 8
 
 // adopt gives nc to the loop, if the connection is served by callbacks and nc is
-// a socket; otherwise it returns nc as it is.
-func (g *registry) adopt(nc net.Conn, callbacks *Events) net.Conn {
-	if callbacks == nil || !netloop.Supported {
-		return nc
+// a socket. A socket of the loop's that isn't served by callbacks is given away.
+func (g *registry) adopt(nc net.Conn, callbacks *Events) (net.Conn, error) {
+	s, ok := nc.(*netloop.Socket)
+	switch {
+	case ok && callbacks == nil:
+		return s.Detach()
+	case ok || callbacks == nil || !netloop.Supported:
+		return nc, nil
 	}
-	s, err := g.loop.Adopt(nc)
-	if err != nil {
-		return nc // a goroutine serves it
+	if s, err := g.loop.Adopt(nc); err == nil {
+		return s, nil
 	}
-	return s
+	return nc, nil // a goroutine serves it
 }
 
 // startLoop has the loop serve c from now on, OnOpen first.
 func (c *Conn) startLoop(r *http.Request) {
-	c.mu.Lock()
-	c.extras().opening = r
-	c.mu.Unlock()
-	c.read.opens = true
+	c.setOpening(r)
 	c.sock.Notify()
 	c.sock.Start()
+}
+
+func (c *Conn) setOpening(r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.extras().opening = r
+	c.read.opens = true
 }
 
 // Ready serves the connection as far as that goes without waiting for the peer.
@@ -101,16 +107,22 @@ func (unserved) Ready(s *netloop.Socket, _ *netloop.Worker) (more bool) {
 	return false
 }
 
-// lend gives the reader the worker's buffer, what was pending in front.
-func (c *Conn) lend(w *netloop.Worker) {
-	r := &c.read
+// workerBuffer returns the worker's buffer, empty.
+func workerBuffer(w *netloop.Worker) *buffer {
 	b, ok := w.Local.(*buffer)
 	if !ok {
 		b = &buffer{b: w.Buf}
 		w.Local = b
 	}
-	r.reads, r.turnOver = 0, false
 	b.r, b.w = 0, 0
+	return b
+}
+
+// lend gives the reader the worker's buffer, what was pending in front.
+func (c *Conn) lend(w *netloop.Worker) {
+	r := &c.read
+	b := workerBuffer(w)
+	r.reads, r.turnOver = 0, false
 	if r.in != nil {
 		if len(r.in.pending()) > len(b.b)/2 { // behind a handshake
 			return
@@ -159,21 +171,16 @@ func (c *Conn) tryReadLoop(p []byte) (int, error) {
 // interrupted reports whether a read may go on later where err has stopped it.
 func interrupted(err error) bool { return err == netloop.ErrWait || isTimeout(err) }
 
-// lingerOn is linger for a connection of the loop's: it throws away what comes,
-// until there is nothing more, or the time or the number of bytes is over.
+// lingerOn is linger for a connection of the loop's.
 func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
-	for range readsInARow {
-		n, err := s.TryRead(w.Buf)
-		if err == netloop.ErrWait {
-			return false
-		}
-		if c.read.lingerLeft -= int32(n); err != nil || c.read.lingerLeft <= 0 {
-			c.finish(nil)
-			c.read.drop()
-			return c.loopEnded(s, c.endError())
-		}
+	left := int(c.read.lingerLeft)
+	over, more := discardInput(s, w, &left)
+	if c.read.lingerLeft = int32(left); !over {
+		return more
 	}
-	return true
+	c.finish(nil)
+	c.read.drop()
+	return c.loopEnded(s, c.endError())
 }
 
 // lingerAndFinish closes the connection, whose end is e if none was noted yet, so
@@ -190,6 +197,5 @@ func (c *Conn) lingerAndFinish(e *EndError) {
 	}
 	c.mu.Unlock()
 	c.read.lingering, c.read.lingerLeft = true, lingerBytes
-	c.sock.CloseWrite()
-	c.sock.SetReadDeadline(time.Now().Add(lingerTime))
+	beginLinger(c.sock)
 }

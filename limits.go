@@ -249,9 +249,7 @@ func (s *Server) register(h *handshake, c *Conn) error {
 	if h.client != nil {
 		c.extras().client = h.client // c.mu is held
 	}
-	if err := s.reg.add(c); err != nil {
-		return err
-	}
+	s.reg.add(c)
 	delete(s.handshakes, h)
 	h.conn = c
 	return nil
@@ -322,6 +320,12 @@ func (s *Server) turnAway(h *handshake, err error) {
 	}
 	go func() {
 		defer s.refusing.Add(-1)
+		if h.sock != nil && h.sock.Serve(unserved{}) == nil { // for what waits below
+			defer func() {
+				h.sock.Notify()
+				h.sock.Start()
+			}()
+		}
 		h.guard(func() (*Conn, error) {
 			h.start()
 			h.nc.SetDeadline(time.Now().Add(refusalTime))

@@ -241,6 +241,9 @@ func (s *Server) serveListener(ln *listening) error {
 		return ErrServerClosed
 	}
 	defer s.untrack(ln)
+	if a := s.loopListener(ln.Listener); a != nil {
+		return s.serveOnLoop(a)
+	}
 	var wait time.Duration
 	for {
 		nc, err := ln.Accept()
@@ -258,12 +261,18 @@ func (s *Server) serveListener(ln *listening) error {
 		if !temporary(err) {
 			return err
 		}
-		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-		s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
-		if !s.sleep(wait) {
+		if wait = s.logAccept(err, wait); !s.sleep(wait) {
 			return ErrServerClosed
 		}
 	}
+}
+
+// logAccept logs that Accept has failed, and returns how long to wait when it was
+// so long the last time.
+func (s *Server) logAccept(err error, wait time.Duration) time.Duration {
+	wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+	s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
+	return wait
 }
 
 // accepted begins the handshake on a socket, when there is a slot for it.

@@ -62,6 +62,13 @@ func (h *handshake) leaveToHTTP() error {
 	if !h.claim() {
 		return h.lost()
 	}
+	if h.sock != nil {
+		nc, err := h.sock.Detach()
+		if err != nil {
+			return h.end(err, nil)
+		}
+		h.setConn(nc)
+	}
 	// An empty line before the request, which we let pass, net/http wouldn't.
 	head := bytes.Clone(bytes.TrimPrefix(h.in.b[:h.in.w], []byte("\r\n")))
 	pc := &plainConn{Conn: h.nc, s: s, head: head, trace: h.trace}

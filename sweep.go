@@ -115,12 +115,7 @@ func (g *registry) tick() time.Duration {
 }
 
 // add makes c one of the registry's connections.
-func (g *registry) add(c *Conn) error {
-	if c.sock != nil {
-		if err := c.sock.Serve(c); err != nil {
-			return err
-		}
-	}
+func (g *registry) add(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.total.accepted.Add(1)
@@ -139,7 +134,6 @@ func (g *registry) add(c *Conn) error {
 		g.stop = make(chan struct{})
 		go g.run(g.stop, g.tick())
 	}
-	return nil
 }
 
 func (g *registry) remove(c *Conn) {

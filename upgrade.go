@@ -212,24 +212,20 @@ func (g *registry) forget() {
 	}
 }
 
-// endHandshake closes nc after err, which it returns: a refusal is answered, so
-// that the answer arrives. r is the request that was refused, nil if it wasn't
-// read.
-func endHandshake(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace) error {
+// answerRefusal answers err, if it is a refusal. r is the request that was refused,
+// nil if it wasn't read.
+func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace) bool {
 	var refused *HandshakeError
-	if errors.As(err, &refused) {
-		answer := appendRefusal(nil, refused, withDate(extra))
-		if r != nil && r.Method == http.MethodHead { // without content (RFC 9110, section 9.3.2)
-			answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
-		}
-		t.refusal(answer)
-		nc.Write(answer)
-		linger(nc)
-	} else {
-		cutConn(nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
+	if !errors.As(err, &refused) {
+		return false
 	}
-	t.closed(err)
-	return err
+	answer := appendRefusal(nil, refused, withDate(extra))
+	if r != nil && r.Method == http.MethodHead { // without content (RFC 9110, section 9.3.2)
+		answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
+	}
+	t.refusal(answer)
+	nc.Write(answer)
+	return true
 }
 
 // withDate returns h with the time, which an answer of 400 and more carries

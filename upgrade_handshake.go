@@ -60,6 +60,13 @@ type handshake struct {
 
 	noKeepAlive bool // TCP's own keep-alive was left off
 
+	// Of a socket that the loop serves.
+	sock    *netloop.Socket // nil for another
+	expires atomic.Int64    // deadline, monotonic; 0 while there is none
+	ready   bool            // Ready runs
+	lent    bool            // in is the worker's
+	lingers bool            // the answer is out, and the loop closes behind it
+
 	mu     sync.Mutex // guards what follows; never held over a call that waits
 	phase  handshakePhase
 	err    error // why it was given up
@@ -73,6 +80,7 @@ type handshake struct {
 func newHandshake(u *Upgrader, reg *registry, s *Server, nc net.Conn) *handshake {
 	h := &handshake{u: u, reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
 	h.parser.MaxHeader = u.MaxHeaderBytes
+	h.sock, _ = nc.(*netloop.Socket)
 	return h
 }
 
@@ -94,8 +102,12 @@ func (h *handshake) start() {
 	if t := h.u.handshakeTimeout(); t > 0 {
 		h.deadline = time.Now().Add(t)
 	}
-	if h.nc != nil {
+	if h.sock != nil && !h.deadline.IsZero() { // see wakeLate
+		h.expires.Store(monotonic() + int64(h.u.handshakeTimeout()))
+	} else if h.nc != nil {
 		h.nc.SetDeadline(h.deadline)
+	}
+	if h.nc != nil {
 		h.trace = h.u.Trace.accepted(h.nc, h.reg)
 	}
 }
@@ -285,7 +297,11 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	if a.handler != nil {
 		callbacks = asEvents(a.handler)
 	}
-	c := newConn(h.reg.adopt(h.nc, callbacks), h.reg, h.trace)
+	nc, err := h.reg.adopt(h.nc, callbacks)
+	if err != nil {
+		return nil, h.end(err, nil)
+	}
+	c := newConn(nc, h.reg, h.trace)
 	if a.handler != nil {
 		c.own, c.extras().own = true, &ownHandler{a.handler, callbacks}
 	}
@@ -329,6 +345,11 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	out := getBuffer(smallSize)
 	defer putBuffer(out)
 	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
+	if c.sock != nil && !h.ready { // that was net/http's
+		if err := c.sock.Serve(c); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock() // nor in the trace
 	err := h.register(c)
 	if err == nil {
@@ -371,9 +392,7 @@ func (h *handshake) register(c *Conn) error {
 	if h.s != nil {
 		return h.s.register(h, c)
 	}
-	if err := h.reg.add(c); err != nil {
-		return err
-	}
+	h.reg.add(c)
 	h.conn = c
 	return nil
 }
@@ -432,29 +451,50 @@ func (h *handshake) end(err error, extra http.Header) error {
 	if h.cancel != nil {
 		h.cancel(err)
 	}
-	h.conclude(err, extra)
+	h.conclude(err, extra, h.ready)
 	return err
 }
 
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
-func (h *handshake) conclude(err error, extra http.Header) {
+func (h *handshake) conclude(err error, extra http.Header, inside bool) {
 	defer h.reg.tellRefusal(h.r, h.remote, err) // last: it may take its time
 	if h.s != nil {
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)
-		defer h.s.forget(h)
+		defer func() {
+			if !h.lingers { // else it is found until it is closed
+				h.s.forget(h)
+			}
+		}()
 	}
 	switch {
 	case h.nc == nil:
 		refuseHTTP(h.w, h.r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
 		h.conn.finish(&EndError{By: SidePeer, Err: err})
-		h.conn.unserved()
+		if !h.ready {
+			h.conn.unserved()
+		}
 		h.reg.total.unaccept(h.conn.end) // which is final
 	default:
-		endHandshake(h.nc, h.r, err, extra, h.trace)
+		h.hangUp(err, extra, inside)
 	}
+}
+
+// hangUp answers err, if it is a refusal, and closes the socket: on the loop
+// without waiting, if the caller is inside of Ready.
+func (h *handshake) hangUp(err error, extra http.Header, inside bool) {
+	switch answered := answerRefusal(h.nc, h.r, err, extra, h.trace); {
+	case !answered:
+		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
+	case inside:
+		beginLinger(h.sock)
+		h.lingers = true
+	default:
+		linger(h.nc)
+	}
+	h.trace.closed(err)
 }
 
 // giveUp ends a handshake from outside, unless its answer is settled: a
@@ -489,7 +529,8 @@ func (h *handshake) giveUp(err error) (given bool) {
 		}
 	}
 	h.nc.SetDeadline(time.Now().Add(refusalTime))
-	h.conclude(err, nil)
+	h.conclude(err, nil, false)
+	h.notify()
 	return true
 }
 
@@ -500,6 +541,7 @@ func (h *handshake) cut() {
 	h.mu.Unlock()
 	if nc != nil {
 		cutConn(nc)
+		h.notify()
 	}
 }
 

@@ -104,6 +104,7 @@ func (a *Listener) Accept() (*Socket, error) {
 		return nil, os.NewSyscallError("accept4", err)
 	}
 	s := &Socket{fd: int32(fd), loop: a.loop}
+	s.state.Store(stateRunning) // until Start
 	if a.unix != nil {
 		s.isUnix, s.unix = true, &unixNames{a.unix.Name, unixName(sa)}
 		return s, nil
@@ -125,6 +126,7 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 	var raw syscall.RawConn
 	var err error
 	s := &Socket{loop: l}
+	s.state.Store(stateRunning) // until Start
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		raw, err = nc.SyscallConn()

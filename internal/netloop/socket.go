@@ -127,7 +127,6 @@ func (s *Socket) Serve(h Handler) error {
 		return err
 	}
 	s.handler, s.set = h, s.loop.set
-	s.state.Store(stateRunning)
 	if !s.use() {
 		s.loop.Release()
 		return s.failure("serve", net.ErrClosed)

@@ -1,0 +1,287 @@
+package websocket
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
+)
+
+// A server whose connections the loop serves has it accept their sockets, too,
+// and serve their handshakes: no goroutine and no buffer waits for a stranger
+// who is slow.
+
+// loopTick is how soon the loop's handshakes whose time is over are ended, and a
+// listener that was closed from outside is noticed.
+const loopTick = 100 * time.Millisecond
+
+// loopListener returns ln for the loop, or nil where goroutines accept: where
+// none of the connections would be the loop's, or ln isn't a socket's.
+func (s *Server) loopListener(ln net.Listener) *netloop.Listener {
+	if s.reg.events == nil && (s.Handler != nil || s.Upgrader.OnUpgrade == nil) {
+		return nil
+	}
+	return s.reg.loop.Listen(ln)
+}
+
+// serveOnLoop is the part of Serve that accepts.
+func (s *Server) serveOnLoop(a *netloop.Listener) error {
+	failed := make(chan error, 1)
+	if err := a.Serve(func() bool { return s.acceptOnLoop(a, failed) }); err != nil {
+		return err
+	}
+	defer a.Stop()
+	t := time.NewTicker(loopTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.stopped:
+			return ErrServerClosed
+		case err := <-failed:
+			return err
+		case <-t.C:
+			s.wakeLate()
+			if !a.Open() {
+				return fmt.Errorf("websocket: accept: %w", net.ErrClosed)
+			}
+		}
+	}
+}
+
+// acceptOnLoop accepts the clients that wait.
+func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bool) {
+	var wait time.Duration
+	for !s.stopping.Load() {
+		nc, err := a.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			s.acceptedOnLoop(nc)
+		case err == netloop.ErrWait:
+			return false
+		case !temporary(err):
+			select {
+			case failed <- err:
+			default:
+			}
+			return false
+		default:
+			if wait = s.logAccept(err, wait); !s.sleep(wait) {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+// acceptedOnLoop begins the handshake on a socket, when there is a slot for it.
+func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
+	if s.Upgrader.pingInterval() <= 0 || s.Upgrader.pongTimeout() <= 0 {
+		nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) // nobody else finds the dead
+	}
+	h := newHandshake(&s.Upgrader, &s.reg, s, nc)
+	h.noKeepAlive = true
+	if err := s.admit(h); err != nil {
+		s.turnAway(h, err)
+		return
+	}
+	if !s.takeSlot(h) {
+		h.end(errShutdown, nil)
+		return
+	}
+	_, err := h.guard(func() (*Conn, error) {
+		h.start()
+		return nil, nc.Serve(h)
+	})
+	if err != nil {
+		h.end(err, nil)
+		return
+	}
+	nc.Start()
+}
+
+// wakeLate has the handshakes looked at that wait for their request and whose time
+// is over.
+func (s *Server) wakeLate() {
+	var late []*netloop.Socket
+	s.mu.Lock()
+	for h := range s.handshakes {
+		if h.isLate() {
+			late = append(late, h.sock)
+		}
+	}
+	s.mu.Unlock()
+	for _, nc := range late {
+		nc.Notify()
+	}
+}
+
+func (h *handshake) isLate() bool {
+	at := h.expires.Load()
+	return at != 0 && monotonic() >= at
+}
+
+// Ready reads the request as far as it has come, and answers it when it is whole.
+func (h *handshake) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	served := false
+	h.ready = true
+	defer func() {
+		h.ready = false
+		if !served { // also when a callback has called runtime.Goexit
+			h.leaveLoop(s)
+		}
+	}()
+	c, err := h.guard(func() (*Conn, error) { return h.readOnLoop(s, w) })
+	switch {
+	case err == netloop.ErrWait:
+		served = true
+	case c != nil && c.sock != nil:
+		served = true
+		return h.s.beginOnLoop(c, h, s, w)
+	case c != nil:
+		go h.s.run(c, h.r)
+	}
+	return false
+}
+
+// leaveLoop ends the loop's part: the socket is closed, given away, or lingers.
+func (h *handshake) leaveLoop(s *netloop.Socket) {
+	if h.lingers {
+		s.Become(&lingerer{h, lingerBytes})
+		return
+	}
+	s.Done()
+}
+
+// readOnLoop reads into the worker's buffer; what is in it when nothing more comes
+// moves into one of the handshake's.
+func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, error) {
+	if h.gaveUp() {
+		return nil, h.lost()
+	}
+	h.borrow(w)
+	for {
+		n, err := s.TryRead(h.room())
+		if err == netloop.ErrWait {
+			h.keep()
+			if h.isLate() {
+				return nil, h.end(fmt.Errorf("websocket: handshake: %w", os.ErrDeadlineExceeded), nil)
+			}
+			return nil, err
+		}
+		whole, err := h.received(n, err)
+		if err != nil {
+			h.keep()
+			return nil, h.end(err, nil)
+		}
+		if whole {
+			h.keep()
+			s.OnHangup(h.clientLeft)
+			defer s.OnHangup(nil)
+			return h.decide()
+		}
+	}
+}
+
+// borrow makes the worker's buffer the handshake's, with what had come in front.
+func (h *handshake) borrow(w *netloop.Worker) {
+	b := workerBuffer(w)
+	if h.in != nil {
+		b.w = copy(b.b, h.in.pending())
+		putBuffer(h.in)
+	}
+	h.in, h.lent = b, true
+}
+
+// keep ends borrow. A request that is whole isn't kept, but what came behind it;
+// only net/http would read it again.
+func (h *handshake) keep() {
+	if !h.lent {
+		return
+	}
+	h.lent = false
+	b := h.in
+	h.in = nil
+	if h.r != nil && b.r == b.w && !h.s.isPage(h.r) || b.w == 0 {
+		return
+	}
+	h.in = getBuffer(b.w)
+	h.in.r, h.in.w = b.r, copy(h.in.b, b.b[:b.w])
+}
+
+var errClientLeft = errors.New("websocket: the client has left during its handshake")
+
+// clientLeft ends the context of a request that the application looks at.
+func (h *handshake) clientLeft() {
+	h.mu.Lock()
+	cancel := h.cancel
+	h.mu.Unlock()
+	if cancel != nil {
+		cancel(errClientLeft)
+	}
+}
+
+func (h *handshake) gaveUp() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.phase == phaseEnded
+}
+
+// notify has the loop let go of a socket whose handshake was ended from outside.
+func (h *handshake) notify() {
+	if h.sock != nil {
+		h.sock.Notify()
+	}
+}
+
+// beginOnLoop goes on with a connection whose handshake the loop has served.
+func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netloop.Worker) (more bool) {
+	if s.isClosed() { // and has cut c, before its handler began
+		nc.Done()
+		s.leave(c)
+		return false
+	}
+	c.setOpening(h.r)
+	nc.Become(c)
+	return c.Ready(nc, w)
+}
+
+// A lingerer closes the socket of a handshake, on the loop, as linger does.
+type lingerer struct {
+	h    *handshake
+	left int
+}
+
+func (l *lingerer) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	over, more := discardInput(s, w, &l.left)
+	if over {
+		s.Close()
+		s.Done()
+		l.h.s.forget(l.h)
+	}
+	return more
+}
+
+// beginLinger does what comes before.
+func beginLinger(s *netloop.Socket) {
+	s.CloseWrite()
+	s.SetReadDeadline(time.Now().Add(lingerTime))
+}
+
+// discardInput throws away what comes, until there is nothing more, or the time
+// or the number of bytes is over.
+func discardInput(s *netloop.Socket, w *netloop.Worker, left *int) (over, more bool) {
+	for range readsInARow {
+		n, err := s.TryRead(w.Buf)
+		if err == netloop.ErrWait {
+			return false, false
+		}
+		if *left -= n; err != nil || *left <= 0 {
+			return true, false
+		}
+	}
+	return false, true
+}
