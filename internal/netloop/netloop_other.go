@@ -48,15 +48,16 @@ func (a *Listener) Accept() (*Socket, error) { panic(errUnsupported) }
 type Socket struct{ net.Conn }
 
 // Serve, and all that follows, is never called.
-func (s *Socket) Serve(Handler) error                { panic(errUnsupported) }
-func (s *Socket) Start()                             { panic(errUnsupported) }
-func (s *Socket) Become(Handler)                     { panic(errUnsupported) }
-func (s *Socket) Done()                              { panic(errUnsupported) }
-func (s *Socket) Detach() (net.Conn, error)          { panic(errUnsupported) }
-func (s *Socket) Notify()                            { panic(errUnsupported) }
-func (s *Socket) TryRead([]byte) (int, error)        { panic(errUnsupported) }
-func (s *Socket) TryWrite(p, q []byte) (int, error)  { panic(errUnsupported) }
-func (s *Socket) WriteBoth(p, q []byte) (int, error) { panic(errUnsupported) }
-func (s *Socket) WantWrite()                         { panic(errUnsupported) }
-func (s *Socket) CloseWrite() error                  { panic(errUnsupported) }
-func (s *Socket) OnHangup(func())                    { panic(errUnsupported) }
+func (s *Socket) Serve(Handler) error                          { panic(errUnsupported) }
+func (s *Socket) Start()                                       { panic(errUnsupported) }
+func (s *Socket) Become(Handler)                               { panic(errUnsupported) }
+func (s *Socket) Done()                                        { panic(errUnsupported) }
+func (s *Socket) Detach() (net.Conn, error)                    { panic(errUnsupported) }
+func (s *Socket) Notify()                                      { panic(errUnsupported) }
+func (s *Socket) TryRead([]byte) (int, error)                  { panic(errUnsupported) }
+func (s *Socket) TryWrite(p, q []byte) (int, error)            { panic(errUnsupported) }
+func (s *Socket) WriteBoth(p, q []byte) (int, error)           { panic(errUnsupported) }
+func (s *Socket) WantWrite()                                   { panic(errUnsupported) }
+func (s *Socket) CloseWrite() error                            { panic(errUnsupported) }
+func (s *Socket) OnHangup(func())                              { panic(errUnsupported) }
+func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
