@@ -39,7 +39,8 @@ func (c CloseCode) sendable() bool {
 	return 1000 <= c && c <= 1003 || 1007 <= c && c <= 1014 || 3000 <= c && c <= 4999
 }
 
-// ErrServerClosed is what Serve and its kin return after Shutdown or Close.
+// ErrServerClosed is what Serve and the methods like it return after Shutdown or
+// Close.
 var ErrServerClosed = errors.New("websocket: server closed")
 
 // ErrMessageTooBig is matched, through errors.Is, by the error of a read whose

@@ -154,9 +154,9 @@ func appendHeader(dst []byte, h header) []byte {
 	return dst
 }
 
-// checkHeader holds a client's header against the rules that need nothing but
+// checkHeader checks a client's header against the rules that need nothing but
 // the header and two facts: whether a message is under way, and whether
-// permessage-deflate, which lends RSV1 a meaning, was negotiated.
+// permessage-deflate, which gives RSV1 a meaning, was negotiated.
 func checkHeader(h header, inMessage, deflate bool) error {
 	switch h.opcode {
 	case opText, opBinary:

@@ -18,7 +18,8 @@ func refuse(status int, format string, args ...any) error {
 	return &HandshakeError{Status: status, Reason: fmt.Sprintf(format, args...)}
 }
 
-// refusal makes a request's fault the error that is answered to the client.
+// refusal makes an error of package httphead the one that is answered to the
+// client.
 func refusal(err error) error {
 	if e, ok := err.(*httphead.Error); ok {
 		return &HandshakeError{Status: e.Status, Reason: e.Reason}
@@ -34,7 +35,7 @@ func wantsUpgrade(r *http.Request) bool {
 	return httphead.HasToken(r.Header["Upgrade"], "websocket")
 }
 
-// checkUpgrade holds the rules of an upgrade (RFC 6455, section 4.2.1), for
+// checkUpgrade checks the rules of an upgrade (RFC 6455, section 4.2.1), for
 // requests of our parser and of net/http. It returns the client's key.
 func checkUpgrade(r *http.Request) (key string, err error) {
 	if err := checkRequest(r); err != nil {
@@ -66,7 +67,7 @@ func checkUpgrade(r *http.Request) (key string, err error) {
 	return keys[0], nil
 }
 
-// checkRequest holds what an upgrade asks of the request under it.
+// checkRequest checks what an upgrade requires of any request.
 func checkRequest(r *http.Request) error {
 	switch {
 	case r.ProtoMajor != 1:
@@ -86,7 +87,7 @@ func checkRequest(r *http.Request) error {
 	return refusal(httphead.CheckTarget(cmp.Or(r.RequestURI, "/")))
 }
 
-// checkVersion asks for Sec-WebSocket-Version: 13 (RFC 6455, section 4.4).
+// checkVersion requires Sec-WebSocket-Version: 13 (RFC 6455, section 4.4).
 func checkVersion(h http.Header) error {
 	versions := h["Sec-Websocket-Version"]
 	switch {
@@ -114,7 +115,7 @@ func isKey(s string) bool {
 	return err == nil && n == 16
 }
 
-// checkExtensions holds the grammar of Sec-WebSocket-Extensions (RFC 6455,
+// checkExtensions checks the grammar of Sec-WebSocket-Extensions (RFC 6455,
 // section 9.1).
 func checkExtensions(lines []string) error {
 	count, wrong, ok := httphead.CheckElements(lines)
@@ -163,7 +164,7 @@ func selectSubprotocol(r *http.Request, supported []string) (string, error) {
 	return "", nil
 }
 
-// checkOrigin keeps pages of other sites away (RFC 6455, section 10.2):
+// checkOrigin refuses pages of other sites (RFC 6455, section 10.2):
 // browsers let any page connect to any server, cookies included. Clients that
 // aren't browsers send no Origin and could send any. allowed is
 // Upgrader.Origins.
@@ -184,8 +185,8 @@ func checkOrigin(r *http.Request, secure bool, allowed []string) error {
 	return refuse(http.StatusForbidden, "Origin %s isn't that of Host %s%s, and Upgrader.Origins doesn't allow it (RFC 6455, section 10.2)", quote(values[0]), quote(r.Host), over)
 }
 
-// checkHost keeps names away that aren't ours: by DNS rebinding a page of
-// another site gets the same host in Origin and Host, and both are the site's.
+// checkHost refuses names that aren't ours: by DNS rebinding a page of another
+// site gets its own host in Origin and in Host.
 // allowed is Upgrader.AllowedHosts; an empty list allows all.
 func checkHost(r *http.Request, allowed []string) error {
 	if len(allowed) == 0 || httphead.AllowsHost(allowed, r.Host, r.TLS != nil) {
@@ -194,7 +195,7 @@ func checkHost(r *http.Request, allowed []string) error {
 	return refuse(http.StatusForbidden, "Host %s isn't among Upgrader.AllowedHosts, which keep DNS rebinding out", quote(r.Host))
 }
 
-// The GUID says nothing but that who appends it knows RFC 6455 (section 1.3).
+// The GUID has no meaning but that whoever appends it knows RFC 6455 (section 1.3).
 const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 // appendAcceptKey proves that the answer comes from a WebSocket server, and
@@ -205,7 +206,7 @@ func appendAcceptKey(dst []byte, key string) []byte {
 	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 
-// checkExtraHeader holds what a header of the application may be. A CR or LF
+// checkExtraHeader checks what the application adds to the answer. A CR or LF
 // in it would end the header early and let whoever chose the value write the
 // rest; the fields of the handshake and of the message's length are ours. A
 // refusal has content, whose type may be the application's.
@@ -250,7 +251,7 @@ func appendSwitching(dst []byte, key, subprotocol, extensions string, extra http
 	return append(appendHeaderFields(dst, extra), "\r\n"...)
 }
 
-// status is that of the answer: one that refuses nothing becomes 500.
+// status is that of the answer, 500 where e has one that isn't a refusal's.
 func (e *HandshakeError) status() int {
 	if e.Status < 300 || e.Status > 599 || e.Status == http.StatusNotModified {
 		return http.StatusInternalServerError
@@ -304,7 +305,8 @@ func oneLine(reason string) string {
 	return string(b)
 }
 
-// retryAfter is in seconds. A client that waits less finds the same crowd.
+// retryAfter is in seconds. A client that comes back sooner would most likely be
+// refused again.
 const retryAfter = "5"
 
 func hasField(h http.Header, name string) bool {

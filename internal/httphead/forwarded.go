@@ -10,7 +10,7 @@ import (
 // ForwardedHops goes through the addresses that proxies have added to a header,
 // the last one first. The header named Forwarded has a syntax of its own (RFC
 // 7239), any other is a list of addresses, as X-Forwarded-For is. A hop that is
-// no address gives an invalid one.
+// not an address is an invalid netip.Addr.
 func ForwardedHops(name string, lines []string) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for _, line := range slices.Backward(lines) {
@@ -28,9 +28,9 @@ func ForwardedHops(name string, lines []string) iter.Seq[netip.Addr] {
 	}
 }
 
-// cutLast splits s at the last sep outside of a quoted string. It looks from
-// the right, so that a quote which the client left open at the left can't
-// swallow what a proxy wrote.
+// cutLast splits s at the last sep that isn't in a quoted string. It searches
+// from the right: a quoted string that the client began at the left and never
+// ended can't hide what a proxy has added at the right.
 func cutLast(s string, sep byte) (before, after string, found bool) {
 	quoted := false
 	for i := len(s) - 1; i >= 0; i-- {
@@ -57,14 +57,14 @@ func forwardedFor(element string) string {
 		if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
 			value = value[1 : n-1]
 		}
-		return withoutHiddenPort(value)
+		return withoutObfuscatedPort(value)
 	}
 	return ""
 }
 
-// withoutHiddenPort takes a port off a node that is a name instead of a number,
-// as in "192.0.2.1:_p" (RFC 7239, section 6.3).
-func withoutHiddenPort(node string) string {
+// withoutObfuscatedPort removes a port that is a name and not a number, as in
+// "192.0.2.1:_p" (RFC 7239, section 6.3).
+func withoutObfuscatedPort(node string) string {
 	host, port, found := strings.Cut(node, ":_")
 	if found && port != "" && hasOnly(port, obfuscatedByte) {
 		return host

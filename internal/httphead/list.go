@@ -82,11 +82,11 @@ func lower(c byte) byte {
 	return c
 }
 
-// MaxElements bounds the elements of a list that are told apart one by
-// one: with it, comparing each with each stays cheap.
+// MaxElements bounds the elements of a list whose elements are looked at one by
+// one, so that comparing each with all others stays cheap.
 const MaxElements = 64
 
-// trim takes the space off both ends of a value or an element.
+// trim removes the space at both ends of a value or an element.
 func trim(s string) string {
 	for s != "" && (s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
@@ -97,8 +97,8 @@ func trim(s string) string {
 	return s
 }
 
-// HasToken looks for a token among the elements of a header's lines. An
-// element that only begins with it, as "websocket/13" does, isn't it.
+// HasToken reports whether a token is among the elements of a header's lines. An
+// element that only begins with it, as "websocket/13" does, is another.
 func HasToken(values []string, token string) bool {
 	for _, v := range values {
 		for more := true; more; {
@@ -150,7 +150,7 @@ func (l *lexer) end() bool {
 }
 
 // tokenOrQuoted takes a token, or a quoted string that holds one once its
-// quoted pairs are undone (RFC 6455, section 9.1); "" if there is neither.
+// quoted pairs are decoded (RFC 6455, section 9.1); "" if there is neither.
 func (l *lexer) tokenOrQuoted() string {
 	if !l.accept('"') {
 		return l.token()
@@ -165,7 +165,7 @@ func (l *lexer) tokenOrQuoted() string {
 			value := l.s[:i]
 			l.s = l.s[i+1:]
 			if pairs {
-				value = unpair(value)
+				value = decodePairs(value)
 			}
 			if !IsToken(value) {
 				return ""
@@ -176,8 +176,8 @@ func (l *lexer) tokenOrQuoted() string {
 	return ""
 }
 
-// unpair undoes the quoted pairs of a string in which none is cut.
-func unpair(s string) string {
+// decodePairs decodes the quoted pairs of a string that doesn't end inside one.
+func decodePairs(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '\\' {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// SplitHost parts host[:port]. The brackets of an IPv6 address stay on the
+// SplitHost splits host[:port]. The brackets of an IPv6 address stay on the
 // host; the port is "" when it isn't given.
 func SplitHost(s string) (host, port string, ok bool) {
 	host = s
@@ -59,18 +59,18 @@ func parseOrigin(s string) (o origin, ok bool) {
 // secure reports whether pages of the origin come over TLS.
 func (o origin) secure() bool { return StandardPort(o.scheme) == "443" }
 
-// of reports whether the origin is that of the server's own pages. A page of
-// https may talk to a plain connection, since TLS may end at a proxy; a page
-// of http has no business on a TLS one.
-func (o origin) of(hostport string, secure bool) bool {
+// isOf reports whether the origin is that of pages of the host. A page of https
+// may use a plain connection, since TLS may end at a proxy; a page of http may
+// not use one over TLS.
+func (o origin) isOf(hostport string, secure bool) bool {
 	host, port, ok := SplitHost(hostport)
 	standard := StandardPort(o.scheme)
 	return ok && standard != "" && (o.secure() || !secure) &&
 		EqualFold(o.host, host) && o.port == cmp.Or(port, standard)
 }
 
-// matches compares with a pattern of AllowsOrigin. One without a scheme
-// means http and https alike, but https alone on a TLS connection.
+// matches compares with a pattern of AllowsOrigin. One without a scheme stands
+// for http and https, over TLS for https only.
 func (o origin) matches(pattern string, secure bool) bool {
 	if strings.Contains(pattern, "://") {
 		p, ok := parseOrigin(pattern)
@@ -98,7 +98,7 @@ func matchHost(pattern, host string) bool {
 // for all, whatever their form: applications on a phone send "file://".
 func AllowsOrigin(allowed []string, sent, host string, secure bool) bool {
 	o, ok := parseOrigin(sent)
-	if ok && o.of(host, secure) {
+	if ok && o.isOf(host, secure) {
 		return true
 	}
 	for _, pattern := range allowed {

@@ -58,9 +58,10 @@ type Parser struct {
 }
 
 // Parse takes all the bytes received so far. n == 0 without an error asks for
-// more; otherwise n is the length of the head, and the bytes behind it are
-// frames. Errors are *Error and depend on the bytes alone, not on how
-// they were cut. A parser that has given a request or an error is spent.
+// more; otherwise n is the length of the head, and the bytes behind it aren't
+// looked at. Errors are *Error and depend on the bytes alone, not on how they
+// were split. A parser that has returned a request or an error can't be used
+// again.
 func (p *Parser) Parse(b []byte) (r *http.Request, n int, err error) {
 	if err := p.parseLine(b); err != nil || p.state < inFields {
 		return nil, 0, err
@@ -75,7 +76,7 @@ func (p *Parser) Parse(b []byte) (r *http.Request, n int, err error) {
 }
 
 // parseLine goes through the request line byte by byte, so that a client that
-// speaks something else is turned away by its first wrong byte.
+// speaks something else is refused at its first wrong byte.
 func (p *Parser) parseLine(b []byte) error {
 	longest := limit(p.MaxLine, DefaultMaxLine)
 	for ; p.pos < len(b) && p.state < inFields; p.pos++ {
@@ -85,7 +86,7 @@ func (p *Parser) parseLine(b []byte) error {
 		}
 		switch p.state {
 		case beforeLine:
-			// One empty line is let through, for clients that end the request
+			// One empty line is accepted, for clients that end the request
 			// before this one with a CRLF too many (RFC 9112, section 2.2).
 			if c == '\r' && p.pos == 0 {
 				p.state = inEmptyLine
@@ -139,7 +140,7 @@ func refuseStart(c byte) error {
 	return refuse(http.StatusBadRequest, "byte %#02x instead of a method (RFC 9112, section 3.1)", c)
 }
 
-// checkMethod knows the lines of other protocols by their first word.
+// checkMethod refuses the lines of other protocols, which their first word shows.
 func checkMethod(method []byte) error {
 	switch string(method) {
 	case "PRI":
@@ -152,10 +153,10 @@ func checkMethod(method []byte) error {
 	return nil
 }
 
-// CheckTarget holds what is wrong in any form of a target: before the query, an
-// escape that isn't one, and the escaped NUL, at which paths are cut short
-// elsewhere. The query is a text that whoever reads it takes apart: browsers send
-// "?q=100%" as it was typed, and nobody reads that in two ways.
+// CheckTarget refuses what is wrong in every form of a target: before the query,
+// an escape that isn't well-formed, and the escaped NUL, at which other programs
+// end a path. The query may be any text: browsers send "?q=100%" as it was typed,
+// and it can be read in one way only.
 func CheckTarget[T string | []byte](target T) error {
 	if len(target) == 0 {
 		return refuse(http.StatusBadRequest, "no request target, or a space too many (RFC 9112, section 3)")
@@ -235,7 +236,7 @@ func (p *Parser) parseFields(b []byte) error {
 	return nil
 }
 
-// checkField holds the grammar of a header line.
+// checkField checks a header line against the grammar.
 func checkField(line []byte) error {
 	i := 0
 	for i < len(line) && byteClasses[line[i]]&tokenByte != 0 {
@@ -336,8 +337,8 @@ func parseTarget(u *url.URL, target string) error {
 	return nil
 }
 
-// fillHeader parts the header section into names and values; Host goes into
-// its own field, as with http.ReadRequest. values is room for one a line.
+// fillHeader splits the header section into names and values; Host goes into
+// its own field, as with http.ReadRequest. values has room for one of each line.
 func fillHeader(r *http.Request, section string, values []string) error {
 	host, hosts := "", 0
 	for len(section) > len("\r\n") {
@@ -366,7 +367,7 @@ func fillHeader(r *http.Request, section string, values []string) error {
 	return setHost(r, host, hosts)
 }
 
-// setHost holds the rules on Host (RFC 9112, section 3.2). Where the target names
+// setHost checks the rules on Host (RFC 9112, section 3.2). Where the target names
 // an authority that is the host, whatever Host says (section 3.2.2).
 func setHost(r *http.Request, host string, hosts int) error {
 	r.Host = cmp.Or(r.URL.Host, host)
@@ -387,7 +388,7 @@ func setHost(r *http.Request, host string, hosts int) error {
 	return nil
 }
 
-// CheckSize holds a request that net/http has parsed against the limits of a
+// CheckSize checks a request that net/http has parsed against the limits of a
 // Parser, as far as it can be told afterwards: spaces around values are gone.
 func CheckSize(r *http.Request, maxHeader int) error {
 	if n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  "); n > DefaultMaxLine {
@@ -410,9 +411,9 @@ func CheckSize(r *http.Request, maxHeader int) error {
 	return nil
 }
 
-// checkFraming holds the rules on the length of a body (RFC 9112, section 6).
-// A body is declared in the request's fields but never read: a request with
-// one is for net/http, or refused by who asked for it. Trailer stays in Header.
+// checkFraming checks the rules on the length of a body (RFC 9112, section 6).
+// The request's fields say that there is a body, but it isn't read here. Trailer
+// stays in Header.
 func checkFraming(r *http.Request) error {
 	lengths, codings := r.Header["Content-Length"], r.Header["Transfer-Encoding"]
 	switch {

@@ -142,7 +142,7 @@ func (v *Validator) Write(p []byte) bool {
 	if len(p) >= long {
 		state, p = skipRuns(state, p)
 	}
-	state = walk(state, p)
+	state = advance(state, p)
 	v.state = uint8(state)
 	return state != wrong
 }
@@ -157,10 +157,10 @@ func (v *Validator) Complete() bool {
 const long = 128
 
 // skipRuns takes long runs of one alphabet, which can be checked by words,
-// and leaves the rest to walk. It returns the state and what remains of p.
+// and leaves the rest to advance. It returns the state and what remains of p.
 //
-// walk takes two bytes a cycle whatever the text, so no peer can make it slow.
-// Where runs are short, the stretch that is walked before the next attempt
+// advance takes two bytes a cycle whatever the text, so no peer can make it slow.
+// Where runs are short, the stretch that is read by it before the next attempt
 // doubles, so that looking for them costs nothing that matters.
 func skipRuns(state uint64, p []byte) (uint64, []byte) {
 	const shortest, longest = long / 2, 4 << 10
@@ -178,7 +178,7 @@ func skipRuns(state uint64, p []byte) (uint64, []byte) {
 			}
 		}
 		n := min(stretch, len(p))
-		state = walk(state, p[:n])
+		state = advance(state, p[:n])
 		p = p[n:]
 		for len(p) > 0 && state != start {
 			state = next[p[0]] >> state & 63
@@ -188,9 +188,9 @@ func skipRuns(state uint64, p []byte) (uint64, []byte) {
 	return state, p
 }
 
-// walk takes p from the state given and returns the state behind it: ASCII by
+// advance takes p from the state given and returns the state behind it: ASCII by
 // words, all else by pairs of bytes.
-func walk(state uint64, p []byte) uint64 {
+func advance(state uint64, p []byte) uint64 {
 	p = p[:len(p):len(p)]
 	for len(p) > 64 {
 		b := (*[64]byte)(p)
@@ -198,22 +198,22 @@ func walk(state uint64, p []byte) uint64 {
 		first = first && state&63 == start
 		n := len(b)
 		if first != second {
-			n = 32 // one half is to be walked, and the other isn't
+			n = 32 // one half is to be read, and the other isn't
 		}
 		if !first {
-			state = walkPairs(state, b[:n])
+			state = advancePairs(state, b[:n])
 		}
 		p = p[n:]
 	}
 	for len(p) > 16 {
 		if b := (*[16]byte)(p); !ascii16(b) || state&63 != start {
-			state = walkPairs(state, b[:])
+			state = advancePairs(state, b[:])
 		}
 		p = p[16:]
 	}
 	for len(p) >= 8 {
 		if binary.LittleEndian.Uint64(p)&high != 0 || state&63 != start {
-			state = walk8(state, (*[8]byte)(p))
+			state = advance8(state, (*[8]byte)(p))
 		}
 		p = p[8:]
 	}
@@ -232,10 +232,10 @@ func ascii16(b *[16]byte) bool {
 	return (binary.LittleEndian.Uint64(b[:])|binary.LittleEndian.Uint64(b[8:]))&high == 0
 }
 
-// walkPairs takes sixteen bytes at a time. Only the low six bits of a state
+// advancePairs takes sixteen bytes at a time. Only the low six bits of a state
 // count, the shift leaves others above them. (In one function with the words of
-// walk the compiler would put these together from single bytes.)
-func walkPairs(state uint64, p []byte) uint64 {
+// advance the compiler would put these together from single bytes.)
+func advancePairs(state uint64, p []byte) uint64 {
 	for len(p) >= 16 {
 		b := (*[16]byte)(p)
 		state = nextPair[pairs[binary.LittleEndian.Uint16(b[0:])]] >> (state & 63)
@@ -251,8 +251,8 @@ func walkPairs(state uint64, p []byte) uint64 {
 	return state
 }
 
-// walk8 takes eight bytes.
-func walk8(state uint64, b *[8]byte) uint64 {
+// advance8 takes eight bytes.
+func advance8(state uint64, b *[8]byte) uint64 {
 	state = nextPair[pairs[binary.LittleEndian.Uint16(b[0:])]] >> (state & 63)
 	state = nextPair[pairs[binary.LittleEndian.Uint16(b[2:])]] >> (state & 63)
 	state = nextPair[pairs[binary.LittleEndian.Uint16(b[4:])]] >> (state & 63)
