@@ -69,6 +69,42 @@ func TestCheckTarget(t *testing.T) {
 	}
 }
 
+// What net/http has parsed is refused for its size as what we parse ourselves.
+func TestCheckSize(t *testing.T) {
+	const head, maxHeader = "Host: a\r\nX: ", 500
+	for _, test := range []struct {
+		name   string
+		sent   string
+		status int // 0 if it is accepted
+	}{
+		{"line of the limit", "GET /" + strings.Repeat("a", DefaultMaxLine-len("GET / HTTP/1.1")) + " HTTP/1.1\r\n" + head + "\r\n\r\n", 0},
+		{"line over it", "GET /" + strings.Repeat("a", DefaultMaxLine-len("GET / HTTP/1.1")+1) + " HTTP/1.1\r\n" + head + "\r\n\r\n", 414},
+		{"section of the limit", "GET / HTTP/1.1\r\n" + head + strings.Repeat("a", maxHeader-len(head)-4) + "\r\n\r\n", 0},
+		{"section over it", "GET / HTTP/1.1\r\n" + head + strings.Repeat("a", maxHeader-len(head)-3) + "\r\n\r\n", 431},
+		{"lines of the limit", "GET / HTTP/1.1\r\n" + strings.Repeat("X:\r\n", DefaultMaxHeaders-1) + "Host: a\r\n\r\n", 0},
+		{"lines over it", "GET / HTTP/1.1\r\n" + strings.Repeat("X:\r\n", DefaultMaxHeaders) + "Host: a\r\n\r\n", 431},
+	} {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(test.sent)))
+		if err != nil {
+			t.Fatalf("%s: http.ReadRequest: %v", test.name, err)
+		}
+		limit := maxHeader
+		if strings.HasPrefix(test.name, "line") {
+			limit = 0
+		}
+		_, _, err = (&Parser{MaxHeader: limit}).Parse([]byte(test.sent))
+		for by, err := range map[string]error{"CheckSize": CheckSize(r, limit), "Parse": err} {
+			status := 0
+			if e, ok := err.(*Error); ok {
+				status = e.Status
+			}
+			if status != test.status {
+				t.Errorf("%s: %s = %v; want %d", test.name, by, err, test.status)
+			}
+		}
+	}
+}
+
 // A stream cut at any byte, or into single bytes, gives the same result.
 func TestSplits(t *testing.T) {
 	for _, c := range loadRequests(t) {
