@@ -168,6 +168,52 @@ func TestBucket(t *testing.T) {
 	}
 }
 
+// Silent sockets can't take more than their places, and give them back.
+func TestSocketsAreBounded(t *testing.T) {
+	web := newWeb("", newServer())
+	limitSockets(web, 2)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go web.Serve(ln)
+	defer web.Close()
+	get := func() error {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+		resp, err := client.Get("http://" + ln.Addr().String() + "/room/lobby")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	if err := get(); err != nil {
+		t.Fatalf("the first page: %v", err)
+	}
+	var silent []net.Conn
+	for deadline := time.Now().Add(10 * time.Second); get() == nil; {
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if silent = append(silent, nc); len(silent) > 4 || time.Now().After(deadline) {
+			t.Fatalf("beside %d silent sockets a page is still served, want none beside 2", len(silent))
+		}
+	}
+	for _, nc := range silent {
+		nc.Close()
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		err := get()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("when the silent sockets are gone a page fails with %v", err)
+		}
+	}
+}
+
 func TestRoomsAreBounded(t *testing.T) {
 	h := &hub{rooms: map[string]*room{}}
 	kept := h.enter("kept")

@@ -9,9 +9,11 @@ import (
 	"embed"
 	"flag"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,7 +66,7 @@ func newServer() *websocket.Server {
 // newWeb bounds the pages' side in every direction. A WebSocket that has left
 // it is under none of these: the chat's own limits hold.
 func newWeb(addr string, chat *websocket.Server) *http.Server {
-	return &http.Server{
+	web := &http.Server{
 		Addr:              addr,
 		Handler:           routes(chat),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -72,6 +74,24 @@ func newWeb(addr string, chat *websocket.Server) *http.Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
+	}
+	limitSockets(web, maxSockets)
+	return web
+}
+
+// limitSockets bounds the sockets that net/http holds, silent ones among them:
+// it closes the newest. One that becomes a WebSocket isn't counted any more.
+func limitSockets(web *http.Server, most int64) {
+	var n atomic.Int64
+	web.ConnState = func(nc net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if n.Add(1) > most {
+				nc.Close()
+			}
+		case http.StateHijacked, http.StateClosed:
+			n.Add(-1)
+		}
 	}
 }
 

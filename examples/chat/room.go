@@ -26,6 +26,8 @@ const (
 	maxRooms     = 1000      // kept in memory, so that nobody fills it with empty ones
 	sendQueue    = 256 << 10 // bytes that wait for a slow user, before it is closed with 1008
 
+	maxSockets = 1000 // of net/http, pages and handshakes
+
 	linesPerSecond = 5 // of one user, with 1008 over it,
 	linesAtOnce    = 20
 )

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,13 +94,31 @@ func run(ctx context.Context, o options) error {
 // newWeb bounds the pages' side in every direction. A WebSocket that has left
 // it is under none of these: the chat's own limits hold.
 func newWeb(h http.Handler) *http.Server {
-	return &http.Server{
+	web := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
+	}
+	limitSockets(web, maxSockets)
+	return web
+}
+
+// limitSockets bounds the sockets that net/http holds, silent ones among them:
+// it closes the newest. One that becomes a WebSocket isn't counted any more.
+func limitSockets(web *http.Server, most int64) {
+	var n atomic.Int64
+	web.ConnState = func(nc net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if n.Add(1) > most {
+				nc.Close()
+			}
+		case http.StateHijacked, http.StateClosed:
+			n.Add(-1)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ const (
 	maxRooms     = 1000      // of this node's users
 	sendQueue    = 256 << 10 // bytes that wait for a slow user, before it is closed with 1008
 
+	maxSockets = 1000 // of net/http, pages and handshakes
+
 	linesPerSecond = 5 // of one user, with 1008 over it,
 	linesAtOnce    = 20
 )
