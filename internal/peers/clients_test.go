@@ -72,7 +72,7 @@ func stopEcho(t *testing.T, p *example.Process, closed int) {
 
 // TestRealClients needs what debian lists, and fails without it.
 func TestRealClients(t *testing.T) {
-	for shape, args := range map[string][]string{"events": nil, "blocking": {"-blocking"}} {
+	for shape, args := range map[string][]string{"events": nil, "blocking": {"-blocking"}, "contexts both ways": {"-deflate-takeover"}} {
 		t.Run(shape, func(t *testing.T) {
 			server := startEcho(t, args...)
 			t.Cleanup(func() { stopEcho(t, server, len(realClients)) })
