@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/rawws/websocket/internal/deflate"
 	"github.com/rawws/websocket/internal/deflate/bitwise"
 )
 
@@ -30,6 +32,9 @@ func (p *contextPeer) message() (op opcode, deflated bool, message string, size 
 		h, piece, err := p.anyFrame()
 		if err != nil {
 			p.Fatalf("peer: %v; want a message", err)
+		}
+		if h.opcode.control() {
+			continue
 		}
 		if h.opcode != opContinuation {
 			op, deflated = h.opcode, h.rsv1
@@ -159,6 +164,48 @@ func TestServerContextConcurrently(t *testing.T) {
 	}
 }
 
+// Wherever the bytes of the client are cut, the answers are the same,
+// with contexts both ways.
+func TestContextsCutAtEveryByte(t *testing.T) {
+	client := deflate.NewCompressor(12, deflate.Better)
+	var stream []byte
+	var messages []string
+	for i := range 6 {
+		m := fmt.Sprintf(`{"type":"update","id":%d,"price":%d.50,"tags":["one","two"]}`, i, i*7)
+		payload := string(client.Append(nil, []byte(m), true))
+		if i%2 == 0 {
+			stream = append(stream, withRSV1(textFrame(payload))...)
+		} else {
+			stream = append(stream, withRSV1(clientFrame(opText, false, payload[:3]))...)
+			stream = append(stream, clientFrame(opPing, true, "between")...)
+			stream = append(stream, clientFrame(opContinuation, true, payload[3:])...)
+		}
+		messages = append(messages, m)
+	}
+	var whole string
+	for cut := range stream {
+		u := &Upgrader{Compression: &Compression{Threshold: -1, ServerContext: true}}
+		c, raw := connectDeflate(t, u, pipePair, "permessage-deflate; client_max_window_bits=12")
+		go echoEvents().ServeWebSocket(c, nil)
+		go func() {
+			raw.nc.Write(stream[:cut])
+			raw.nc.Write(stream[cut:])
+		}()
+		p := &contextPeer{peer: raw, window: 32 << 10}
+		var answers strings.Builder
+		for _, m := range messages {
+			size := p.wantMessage(m, true)
+			fmt.Fprintf(&answers, "%d ", size)
+		}
+		if cut == 0 {
+			whole = answers.String()
+		} else if got := answers.String(); got != whole {
+			t.Errorf("cut at %d: answers of %sbytes, want %s", cut, got, whole)
+		}
+		end(c, raw)
+	}
+}
+
 // extensions is what the answer to an offer holds.
 func extensions(t *testing.T, u *Upgrader, offer string) (c *Conn, p *peer, answer string) {
 	t.Helper()
@@ -225,6 +272,31 @@ func TestNoContextMemory(t *testing.T) {
 		t.Errorf("answer %q, %+v; want %q and no context", answer, c.deflate, want)
 	}
 	end(c, p)
+}
+
+// What a connection costs more that uses contexts of 4 KiB both ways.
+func TestContextsAreSmall(t *testing.T) {
+	const n = 1000
+	message, payload := sampleJSON(9000), compressed(sampleJSON(9000))
+	params := deflate.Params{ServerContext: true, ClientContext: true, ServerBits: 12, ClientBits: 12}
+	states := make([]*deflateState, n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range states {
+		d := newDeflateState(params, deflate.Fast)
+		d.out.Append(nil, message, true)
+		if _, err := deflate.Decompress(nil, payload, d.window, -1); err != nil {
+			t.Fatal(err)
+		}
+		states[i] = d
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if got := (after.HeapAlloc - before.HeapAlloc) / n; got > 17<<10 {
+		t.Errorf("contexts of 4 KiB both ways take %d bytes, want at most 17 KiB", got)
+	}
+	runtime.KeepAlive(states)
 }
 
 // A client that leaves before its answer is promised nothing.
