@@ -3,11 +3,12 @@ package deflate
 import (
 	"bytes"
 	"compress/flate"
+	"fmt"
 	"io"
 	"testing"
 )
 
-// A discard takes what a flate.Writer writes, as a connection would.
+// A sink takes what a flate.Writer writes.
 type sink struct{ b []byte }
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -24,7 +25,7 @@ func BenchmarkCompress(b *testing.B) {
 			benchmarkAppend(b, in.data, func(dst, src []byte) []byte { return Append(dst, src, MaxBits, Better, true) })
 		})
 		for _, bits := range []int{12, 15} {
-			b.Run(in.name+"/context"+string('0'+rune(bits/10))+string('0'+rune(bits%10)), func(b *testing.B) {
+			b.Run(in.name+fmt.Sprintf("/context%d", bits), func(b *testing.B) {
 				c := NewCompressor(bits, Fast)
 				benchmarkAppend(b, in.data, func(dst, src []byte) []byte { return c.Append(dst, src, true) })
 			})

@@ -119,33 +119,11 @@ func checkAnswer(t *testing.T, what []string, offers []httphead.Element, policy 
 		}
 		said[param.Name] = param.Value
 	}
-	offered := func(name string) bool {
-		return slices.ContainsFunc(offers, func(e httphead.Element) bool {
-			return slices.ContainsFunc(e.Params, func(param httphead.Param) bool { return param.Name == name })
-		})
-	}
 	for name, value := range said {
-		switch name {
-		case "server_no_context_takeover":
-			if p.ServerContext || value != "" {
-				t.Errorf("offers %q: the answer %q, but the server keeps its context: %v", what, answer, p.ServerContext)
-			}
-		case "client_no_context_takeover":
-			if p.ClientContext || value != "" {
-				t.Errorf("offers %q: the answer %q, but the client keeps its context: %v", what, answer, p.ClientContext)
-			}
-		case "server_max_window_bits":
-			if value != strconv.Itoa(p.ServerBits) {
-				t.Errorf("offers %q: the answer %q, but the server works with %d bits", what, answer, p.ServerBits)
-			}
-		case "client_max_window_bits":
-			if value != strconv.Itoa(p.ClientBits) {
-				t.Errorf("offers %q: the answer %q, but the server keeps %d bits", what, answer, p.ClientBits)
-			}
-		default:
-			t.Errorf("offers %q: the answer %q holds %q, which isn't a parameter", what, answer, name)
+		if want, ok := p.said(name); !ok || value != want {
+			t.Errorf("offers %q: the answer %q holds %s=%q, but the server works with %+v", what, answer, name, value, p)
 		}
-		if !offered(name) && !(name == "client_no_context_takeover" && policy.Tell) {
+		if !offered(offers, name) && !(name == "client_no_context_takeover" && policy.Tell) {
 			t.Errorf("offers %q: the answer %q holds %s, which nobody asked for", what, answer, name)
 		}
 	}
@@ -160,6 +138,58 @@ func checkAnswer(t *testing.T, what []string, offers []httphead.Element, policy 
 	}
 	if p.ServerContext && !policy.ServerContext || p.ClientContext && !policy.ClientContext {
 		t.Errorf("offers %q, policy %+v: %+v", what, policy, p)
+	}
+}
+
+// said is what an answer that holds the parameter says of it, if it may.
+func (p Params) said(name string) (value string, ok bool) {
+	switch name {
+	case "server_no_context_takeover":
+		return "", !p.ServerContext
+	case "client_no_context_takeover":
+		return "", !p.ClientContext
+	case "server_max_window_bits":
+		return strconv.Itoa(p.ServerBits), true
+	case "client_max_window_bits":
+		return strconv.Itoa(p.ClientBits), true
+	}
+	return "", false
+}
+
+func offered(offers []httphead.Element, name string) bool {
+	return slices.ContainsFunc(offers, func(e httphead.Element) bool {
+		return slices.ContainsFunc(e.Params, func(param httphead.Param) bool { return param.Name == name })
+	})
+}
+
+// A server with windows of 2^8 bytes asks for no less than 2^9 of a client that
+// leaves the number to it.
+func TestSmallestClientWindow(t *testing.T) {
+	for offer, want := range map[string]string{
+		"permessage-deflate; client_max_window_bits":    "permessage-deflate; client_max_window_bits=9",
+		"permessage-deflate; client_max_window_bits=15": "permessage-deflate; client_max_window_bits=9",
+		"permessage-deflate; client_max_window_bits=8":  "permessage-deflate; client_max_window_bits=8",
+	} {
+		if _, got, _ := Negotiate(parse(t, offer), Policy{ClientContext: true, Bits: 8}); got != want {
+			t.Errorf("Negotiate(%q) with windows of 2^8 bytes = %q; want %q", offer, got, want)
+		}
+	}
+}
+
+func TestMemory(t *testing.T) {
+	for _, tt := range []struct {
+		p    Params
+		want int64
+	}{
+		{Params{ServerBits: 15, ClientBits: 15}, 0},
+		{Params{ClientContext: true, ServerBits: 15, ClientBits: 15}, 32 << 10},
+		{Params{ServerContext: true, ServerBits: 15, ClientBits: 15}, 64 << 10},
+		{Params{ServerContext: true, ClientContext: true, ServerBits: 12, ClientBits: 12}, 16 << 10},
+		{Params{ServerContext: true, ServerBits: 8, ClientBits: 8}, 768},
+	} {
+		if got := tt.p.Memory(); got != tt.want {
+			t.Errorf("%+v may take %d bytes, want %d", tt.p, got, tt.want)
+		}
 	}
 }
 
