@@ -13,9 +13,10 @@ import (
 // A client's messages may refer to its earlier ones, which makes small messages
 // that resemble each other much smaller: a connection keeps what its client
 // sent last, at most 32 KiB and no more than there was. The server's messages
-// refer to earlier ones with ServerContext. What compresses and decompresses a
-// message is pooled, and nothing of it stays with an idle connection but these
-// contexts.
+// refer to earlier ones with ServerContext. These contexts live as long as the
+// connection, since the protocol has no word to give one up with. What compresses
+// and decompresses a message is pooled, and nothing else stays with an idle
+// connection.
 //
 // A client's message can grow a thousandfold: MaxMessageSize counts the
 // inflated bytes.
