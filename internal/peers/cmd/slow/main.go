@@ -47,6 +47,7 @@ type try struct {
 }
 
 func main() {
+	child.Main()
 	o := &options{}
 	only := flag.String("only", "", "the rows, a regular expression")
 	ways := flag.String("ways", "", `the library's ways, a regular expression: "tls", "tcp handler"`)
@@ -80,6 +81,9 @@ func (o *options) tries() (all []*try) {
 			continue
 		}
 		for _, s := range o.subjects {
+			if r.own && s.name != "library" {
+				continue
+			}
 			for _, w := range s.ways {
 				if s.name == "library" && (!o.ways.MatchString(w.String()) || r.handler && !w.handler) {
 					continue

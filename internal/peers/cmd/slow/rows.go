@@ -13,6 +13,7 @@ type row struct {
 	who, must string
 	quick     bool // has a form of less than 30 s
 	handler   bool // is about a HandlerFunc only
+	own       bool // is about this library only
 	limits    limits
 	run       func(b *bench) error // sets the server up, starts it, and is the client
 }
@@ -42,7 +43,8 @@ var rows = []row{
 	{who: "awaits the answer of OnMessage during Shutdown", must: "gets it, then the close frame", quick: true, run: shutdown},
 	{who: "sends 10,000 bytes at 1 KB/s, IdleTimeout 2 s", must: "isn't idle, gets the answer", quick: true, limits: limits{idle: 2 * time.Second}, run: slowMessage},
 	{who: "sends half a message, then a byte every second", must: "stays", quick: true, run: drip},
-	{who: "the same, MinRate 1,000", must: "cut with 1008 within 75 s", limits: limits{minRate: 1000}, run: minRateIn},
+	{who: "100 send 100 KiB of a message that says 1 MiB", must: "cost three times that at most", quick: true, own: true, run: halfMessages},
+	{who: "sends half a message, then a byte every second, MinRate 1,000", must: "cut with 1008 within 75 s", limits: limits{minRate: 1000}, run: minRateIn},
 	{who: "reads 500 B/s, MinRate 1,000", must: "cut with 1008 within 75 s", limits: limits{minRate: 1000}, run: minRateOut},
 	{who: "takes nothing of a write", must: "cut within 12.5 s", quick: true, run: takesNothing(false, 0)},
 	{who: "takes nothing of a write, was quiet for 12 s", must: "cut within 12.5 s", quick: true, run: takesNothing(false, 12*time.Second)},
