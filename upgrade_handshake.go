@@ -108,7 +108,10 @@ func (h *handshake) start() {
 		h.nc.SetDeadline(h.deadline)
 	}
 	if h.nc != nil {
-		h.trace = h.u.Trace.accepted(h.nc, h.reg)
+		t := h.u.Trace.accepted(h.nc, h.reg)
+		h.mu.Lock()
+		h.trace = t
+		h.mu.Unlock()
 	}
 }
 
@@ -451,14 +454,14 @@ func (h *handshake) end(err error, extra http.Header) error {
 	if h.cancel != nil {
 		h.cancel(err)
 	}
-	h.conclude(err, extra, h.ready)
+	h.conclude(h.r, h.trace, err, extra, h.ready)
 	return err
 }
 
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
-func (h *handshake) conclude(err error, extra http.Header, inside bool) {
-	defer h.reg.tellRefusal(h.r, h.remote, err) // last: it may take its time
+func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+	defer h.reg.tellRefusal(r, h.remote, err) // last: it may take its time
 	if h.s != nil {
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)
@@ -470,7 +473,7 @@ func (h *handshake) conclude(err error, extra http.Header, inside bool) {
 	}
 	switch {
 	case h.nc == nil:
-		refuseHTTP(h.w, h.r, err, extra)
+		refuseHTTP(h.w, r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
 		h.conn.finish(&EndError{By: SidePeer, Err: err})
 		if !h.ready {
@@ -478,14 +481,14 @@ func (h *handshake) conclude(err error, extra http.Header, inside bool) {
 		}
 		h.reg.total.unaccept(h.conn.end) // which is final
 	default:
-		h.hangUp(err, extra, inside)
+		h.hangUp(r, t, err, extra, inside)
 	}
 }
 
 // hangUp answers err, if it is a refusal, and closes the socket: on the loop
 // without waiting, if the caller is inside of Ready.
-func (h *handshake) hangUp(err error, extra http.Header, inside bool) {
-	switch answered := answerRefusal(h.nc, h.r, err, extra, h.trace); {
+func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+	switch answered := answerRefusal(h.nc, r, err, extra, t); {
 	case !answered:
 		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
 	case inside:
@@ -494,7 +497,7 @@ func (h *handshake) hangUp(err error, extra http.Header, inside bool) {
 	default:
 		linger(h.nc)
 	}
-	h.trace.closed(err)
+	t.closed(err)
 }
 
 // giveUp ends a handshake from outside, unless its answer is settled: a
@@ -510,7 +513,11 @@ func (h *handshake) giveUp(err error) (given bool) {
 	if h.nc == nil {
 		h.taken = make(chan struct{})
 	}
-	cancel := h.cancel
+	cancel, t := h.cancel, h.trace
+	var r *http.Request
+	if h.w != nil || cancel != nil {
+		r = h.r // which isn't being read any more
+	}
 	h.mu.Unlock()
 	if cancel != nil {
 		cancel(err)
@@ -524,12 +531,13 @@ func (h *handshake) giveUp(err error) (given bool) {
 				h.s.giveBack(h)
 				h.s.forget(h)
 			}
-			h.reg.tellRefusal(h.r, h.remote, err)
+			h.reg.tellRefusal(r, h.remote, err)
 			return true
 		}
+		t = h.trace
 	}
 	h.nc.SetDeadline(time.Now().Add(refusalTime))
-	h.conclude(err, nil, false)
+	h.conclude(r, t, err, nil, false)
 	h.notify()
 	return true
 }
@@ -562,6 +570,7 @@ func (h *handshake) lost() error {
 		putBuffer(h.in)
 		h.in = nil
 	}
+	h.trace.closed(err) // unless that was seen
 	return err
 }
 
