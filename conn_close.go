@@ -122,7 +122,7 @@ func (c *Conn) peerClosed(p []byte) error {
 	defer c.mu.Unlock()
 	if c.connState() != stateClosed {
 		c.end.Received, c.end.ReceivedReason = code, reason
-		c.end.Clean = c.end.Sent != 0
+		c.end.Clean = c.end.Sent != 0 && (code == c.end.Sent || !code.complains())
 	}
 	return errPeerClosed
 }

@@ -113,8 +113,14 @@ func (c *Conn) writePong() {
 		return
 	}
 	f := w.pong.Swap(nil)
-	c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n])
+	c.sendPong(f.p[:f.n])
 	pongFrames.Put(f)
+}
+
+func (c *Conn) sendPong(p []byte) {
+	if c.writeFrame(header{fin: true, opcode: opPong, length: uint64(len(p))}, p) == nil {
+		c.reg.counters(c).pongsOut.Add(1)
+	}
 }
 
 // writeFrame sends a frame, after what is held back. A small payload is copied
@@ -251,7 +257,9 @@ func (c *Conn) writeFramed(frame []byte) error {
 func (c *Conn) writeFailed(err error) {
 	c.write.err = fmt.Errorf("websocket: write: %w", err)
 	if isTimeout(err) {
-		c.reg.total.writeStalls.Add(1)
+		if c.connState() == stateOpen { // else it was CloseTimeout that was over
+			c.reg.total.writeStalls.Add(1)
+		}
 		go c.cut(&EndError{By: SidePeer, Err: c.write.err}) // it needs the lock that is held here
 	}
 }
@@ -285,8 +293,11 @@ func (c *Conn) Ping(payload []byte) error {
 	}
 	c.write.mu.Lock()
 	defer c.unlockWrite()
-	c.reg.counters(c).pingsOut.Add(1)
-	return c.writeFrame(header{fin: true, opcode: opPing, length: uint64(len(payload))}, payload)
+	err := c.writeFrame(header{fin: true, opcode: opPing, length: uint64(len(payload))}, payload)
+	if err == nil {
+		c.reg.counters(c).pingsOut.Add(1)
+	}
+	return err
 }
 
 // A pongFrame is the one pong that may wait for the writer.
@@ -302,9 +313,8 @@ var pongFrames = sync.Pool{New: func() any { return new(pongFrame) }}
 // (section 5.5.3).
 func (c *Conn) answerPing(p []byte) error {
 	w := &c.write
-	c.reg.counters(c).pongsOut.Add(1)
 	if w.mu.TryLock() {
-		c.writeFrame(header{fin: true, opcode: opPong, length: uint64(len(p))}, p)
+		c.sendPong(p)
 		c.unlockWrite()
 		return nil
 	}

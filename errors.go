@@ -39,8 +39,14 @@ func (c CloseCode) sendable() bool {
 	return 1000 <= c && c <= 1003 || 1007 <= c && c <= 1014 || 3000 <= c && c <= 4999
 }
 
-// ErrServerClosed is what Serve and the methods like it return after Shutdown or
-// Close.
+// complains reports whether the code says that something went wrong. A peer that
+// answers 1012 with 1002 wasn't sent away: it has found a fault. One that answers
+// 1012 with 1000 has only left in the same moment.
+func (c CloseCode) complains() bool {
+	return CloseProtocolError <= c && c <= CloseInternalError && c.sendable()
+}
+
+// ErrServerClosed is what Serve and its kin return after Shutdown or Close.
 var ErrServerClosed = errors.New("websocket: server closed")
 
 // ErrMessageTooBig is matched, through errors.Is, by the error of a read whose
@@ -128,7 +134,7 @@ type EndError struct {
 	By       Side      // who began the end, or gave the reason for it
 	Sent     CloseCode // the code of our close frame, 0 when none went out
 	Received CloseCode // the code of the peer's, 0 when none came
-	Clean    bool      // both close frames were exchanged (section 7.1.4)
+	Clean    bool      // both close frames were exchanged (section 7.1.4), and the peer didn't complain in its own
 	Err      error     // why
 
 	SentReason, ReceivedReason string // of the close frames

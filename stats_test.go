@@ -324,3 +324,91 @@ func BenchmarkStats(b *testing.B) {
 		s.Stats()
 	}
 }
+
+// What wasn't sent isn't counted, and a closing handshake whose time is over is
+// no write that stalled.
+func TestNothingSentNothingCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan *Conn, 1)
+		s := &Server{Handler: HandlerFunc(func(c *Conn, _ *http.Request) {
+			c.Close(CloseNormal, "") // to a peer that takes nothing
+			if err := c.Ping(nil); err == nil {
+				t.Error("Ping on a closed Conn returned nil")
+			}
+			ended <- c
+		})}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		p := ln.open(t)
+		<-ended
+		p.nc.Close()
+		synctest.Wait()
+		if got := s.Stats(); got.PingsOut != 0 || got.PongsOut != 0 || got.WriteStalls != 0 {
+			t.Errorf("%d pings, %d pongs, %d write stalls counted; want none", got.PingsOut, got.PongsOut, got.WriteStalls)
+		}
+	})
+}
+
+// A client that has read its 101 finds itself in Stats and Conns, whatever the
+// way in.
+func TestCountedBeforeTheAnswer(t *testing.T) {
+	for _, way := range []string{"tcp", "tls", "net/http"} {
+		for name, h := range echoHandlers {
+			for range 50 {
+				s := &Server{Handler: h}
+				p := openBy(t, s, way)
+				stats, conns := s.Stats(), 0
+				for range s.Conns() {
+					conns++
+				}
+				if stats.Open != 1 || stats.Accepted != 1 || stats.Handshaking != 0 || conns != 1 {
+					t.Fatalf("%s, %s: behind the 101 %d open, %d accepted, %d in their handshake, %d in Conns; want 1, 1, 0, 1",
+						way, name, stats.Open, stats.Accepted, stats.Handshaking, conns)
+				}
+				p.nc.Close()
+				s.Close()
+			}
+		}
+	}
+}
+
+// An answer that doesn't leave makes no connection that was accepted.
+func TestUnsentAnswerIsNotAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		p := ln.dial(t)
+		p.send([]byte(peerRequest)) // and reads nothing
+		time.Sleep(time.Minute)
+		got := s.Stats()
+		if got.Accepted != 0 || got.Failed != 1 || got.Open != 0 || len(got.ClosedByPeer)+len(got.ClosedByServer) != 0 || !s.isAtRest() {
+			t.Errorf("%+v; want one failed handshake and nothing else", got)
+		}
+	})
+}
+
+// Refusals are logged, for a browser hides them from its user: the client's
+// faults as information, a line a second of each kind at most.
+func TestRefusalsAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var book logBook
+		s := &Server{Handler: Events{}, MaxConns: 1, ErrorLog: book.logger()}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		evil := strings.Replace(peerRequest, "\r\n\r\n", "\r\nOrigin: https://evil.example\r\n\r\n", 1)
+		for range 10 {
+			ln.dial(t).status(evil)
+		}
+		synctest.Wait()
+		ln.open(t)
+		for range 10 {
+			ln.dial(t).status(peerRequest)
+		}
+		lines := book.all()
+		if len(lines) != 2 || !strings.Contains(lines[0], "level=INFO") || !strings.Contains(lines[0], "evil.example") ||
+			!strings.Contains(lines[1], "level=ERROR") || !strings.Contains(lines[1], "MaxConns") {
+			t.Errorf("logged %q; want a line of information about the Origin, and one of error about MaxConns", lines)
+		}
+	})
+}
