@@ -91,7 +91,7 @@
 // [Server]; their fields tell. A message that comes in has at most 1 MiB,
 // counted after inflating, in at most 131,072 fragments. Memory isn't allocated
 // for a length that was only declared: at most 64 KiB ahead of what has come, or
-// as much again. A handshake takes at most 10 s, its header section 16 KiB. A
+// as much again. A handshake takes at most 10 s, OnUpgrade included, its header section 16 KiB. A
 // peer that is silent for 20 s after a ping, or doesn't take a write for 10 s,
 // is cut. Pages of other origins are refused. Text that comes in is always
 // UTF-8; text that goes out is the caller's word.

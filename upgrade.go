@@ -23,7 +23,8 @@ import (
 // changed while it is in use.
 type Upgrader struct {
 	// HandshakeTimeout is the time from accept to the 101 has been written, the
-	// TLS handshake included; 10 s by default. Over it the socket is closed.
+	// TLS handshake and OnUpgrade included; 10 s by default. Over it the socket is
+	// closed, or answered with 503 when it is OnUpgrade that takes long.
 	HandshakeTimeout time.Duration
 	// MaxHeaderBytes limits the request's header section; 16 KiB by default.
 	// Over it the request is refused with 431, without storing more. The
@@ -53,6 +54,11 @@ type Upgrader struct {
 	// connection. An error refuses the upgrade: a *HandshakeError with its
 	// status and reason, any other with 403. The reason is sent as a line of
 	// text, or as it stands if a.Header has a Content-Type, such as that of JSON.
+	//
+	// It has what is left of HandshakeTimeout. Then, or when the server is closed,
+	// r.Context() ends, context.Cause says why, the client is answered with 503,
+	// and what OnUpgrade returns later is thrown away. Behind net/http the context
+	// also ends when the client leaves. After the 101 it is the connection's.
 	OnUpgrade func(r *http.Request, a *Accept) error
 	// OnRefuse is called for each request that was refused, by a rule, a limit
 	// or OnUpgrade, when it has been answered: a page isn't told why, so the
