@@ -105,9 +105,7 @@ func TestHandshakeCallbacksMayDoAnything(t *testing.T) {
 					}
 				})
 				dial := serveTCP(t, s)
-				ts := httptest.NewServer(s)
-				defer ts.Close()
-				behind := func() *peer { return newPeer(t, dialAddr(t, ts.Listener.Addr().String())) }
+				behind := serveBehind(t, s)
 				for range 2 {
 					for way, dial := range map[string]func() *peer{"socket": dial, "net/http": behind} {
 						p := dial()
@@ -132,6 +130,13 @@ func TestHandshakeCallbacksMayDoAnything(t *testing.T) {
 			})
 		}
 	}
+}
+
+// serveBehind serves s behind net/http, and returns what connects to it.
+func serveBehind(t *testing.T, s *Server) (dial func() *peer) {
+	ts := httptest.NewServer(s)
+	t.Cleanup(ts.Close)
+	return func() *peer { return newPeer(t, dialAddr(t, ts.Listener.Addr().String())) }
 }
 
 // isAtRest reports whether nothing is counted or held in any table.
@@ -220,11 +225,8 @@ func TestCallbacksMayDoAnything(t *testing.T) {
 						if kind == "Goexit" && name == "Events in a HandlerFunc" {
 							wantPanics = 2 // it ends both
 						}
-						if got := s.Stats().Panics; got != wantPanics {
-							t.Errorf("%d panics counted, want %d", got, wantPanics)
-						}
-						if err := s.Shutdown(t.Context()); err != nil {
-							t.Errorf("Shutdown = %v", err)
+						if got, err := s.Stats().Panics, s.Shutdown(t.Context()); got != wantPanics || err != nil {
+							t.Errorf("%d panics counted, Shutdown = %v; want %d and nil", got, err, wantPanics)
 						}
 					})
 				}
@@ -395,17 +397,12 @@ func TestServerEndsDuringOnUpgrade(t *testing.T) {
 				t.Run(strings.Join([]string{map[bool]string{false: "socket", true: "net/http"}[behind], end, name}, "/"), func(t *testing.T) {
 					entered, release := make(chan *http.Request, 1), make(chan struct{})
 					s := &Server{Handler: h, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: time.Minute,
-						OnUpgrade: func(r *http.Request, _ *Accept) error {
-							entered <- r
-							<-release
-							return nil
-						}}}
-					var p *peer
+						OnUpgrade: func(r *http.Request, _ *Accept) error { entered <- r; <-release; return nil }}}
+					serve := serveTCP
 					if behind {
-						p = dialHTTPTest(t, httptest.NewUnstartedServer(s), false)
-					} else {
-						p = serveTCP(t, s)()
+						serve = func(_ testing.TB, s *Server) func() *peer { return serveBehind(t, s) }
 					}
+					p := serve(t, s)()
 					p.send([]byte(peerRequest))
 					r := <-entered
 					if end == "Close" {

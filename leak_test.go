@@ -77,6 +77,31 @@ func leakServer(hang <-chan struct{}) *Server {
 	}
 }
 
+// crowd connects n clients to addr, some at a time, and waits for the server to
+// close each.
+func crowd(t *testing.T, n, atOnce int, addr string, be func(net.Conn)) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, atOnce)
+	for range n {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			nc, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer nc.Close()
+			nc.SetDeadline(time.Now().Add(patience))
+			be(nc)
+			if _, err := io.Copy(io.Discard, nc); isTimeout(err) {
+				t.Error("the socket is still open")
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // A thousand of each kind of hostile socket leave no goroutine, no descriptor
 // and no entry of a table behind, and the next client is served.
 func TestHostileSocketsLeaveNothing(t *testing.T) {
@@ -95,26 +120,7 @@ func TestHostileSocketsLeaveNothing(t *testing.T) {
 				addr = secure.Addr().String()
 			}
 			goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
-			var wg sync.WaitGroup
-			places := make(chan struct{}, atOnce)
-			for range sockets {
-				places <- struct{}{}
-				wg.Go(func() {
-					defer func() { <-places }()
-					nc, err := net.Dial("tcp", addr)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					defer nc.Close()
-					nc.SetDeadline(time.Now().Add(patience))
-					kind.be(nc)
-					if _, err := io.Copy(io.Discard, nc); isTimeout(err) {
-						t.Error("the socket is still open")
-					}
-				})
-			}
-			wg.Wait()
+			crowd(t, sockets, atOnce, addr, kind.be)
 			eventually(t, "nothing is counted or in a table", s.isAtRest)
 			eventually(t, "no descriptor and no goroutine is left", func() bool {
 				return countDescriptors() <= descriptors && runtime.NumGoroutine() <= goroutines+2 // the loop's, and net/http's

@@ -59,7 +59,8 @@ type Server struct {
 	MaxConns int
 	// MaxHandshakes limits the sockets between accept and the 101, and with
 	// them the CPU time and memory that a crowd of new clients, or of stalled
-	// ones, may take; 0 means no limit. Over it the next ones wait to be
+	// ones, may take; 0 means no limit. One client may take all of them for
+	// HandshakeTimeout, unless MaxConnsPerIP is set. Over it the next ones wait to be
 	// accepted: over TLS, telling them would cost what the limit is to save.
 	// Requests that net/http has read wait too, for HandshakeTimeout at most;
 	// then they are answered with 503.

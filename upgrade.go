@@ -170,7 +170,8 @@ var zeroUpgrader Upgrader
 // Upgrade reads a handshake from nc and answers it (RFC 6455, section 4.2). A
 // request that isn't a lawful upgrade is answered with its status and one line
 // of text, nc is closed, and the error is a *HandshakeError; any other error is
-// that of the network. Frames that came with the request are the connection's
+// that of the network. A callback of u's that panics is an error too: the client
+// gets 500. Frames that came with the request are the connection's
 // first bytes. The caller reads and closes the connection.
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	reg := standalone(u)
