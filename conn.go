@@ -165,8 +165,8 @@ func descriptorOf(nc net.Conn) (raw syscall.RawConn) {
 
 func (c *Conn) connState() connState { return connState(c.state.Load()) }
 
-// Messages returns an iterator over the messages to come. The caller owns the
-// bytes. The last pair holds the error that ended it, as ReadMessage returns
+// Messages returns an iterator over the messages to come, for a HandlerFunc and
+// for who called Upgrade. The caller owns the bytes. The last pair holds the error that ended it, as ReadMessage returns
 // it; a deadline that passed ends the iteration too, and a new one may follow.
 func (c *Conn) Messages() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {

@@ -14,7 +14,8 @@ var ErrJSON = errors.New("websocket: JSON")
 // ReadJSON reads the next message, of either type, as one document of JSON into
 // v, by the rules of json.Unmarshal. When the document is wrong, or isn't one
 // that v takes, the error matches ErrJSON, and the connection goes on with the
-// next message. Other errors are those of ReadMessage.
+// next message. Other errors are those of ReadMessage, and so are the Handlers
+// that it is for: under Events json.Unmarshal takes what OnMessage gets.
 func (c *Conn) ReadJSON(v any) error {
 	_, p, err := c.ReadMessage()
 	if err != nil {

@@ -47,15 +47,16 @@ type reader struct {
 	utf8       utf8x.Validator // of a text message
 }
 
-// ReadMessage reads the next message, whatever its number of fragments. The
-// caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).
+// ReadMessage reads the next message, whatever its number of fragments. It is
+// for a HandlerFunc, and for who called Upgrade: under Events OnMessage gets the
+// messages. The caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).
 //
 // The error is an *EndError once the connection has ended, and the same one
 // from then on. After Close it throws away what still comes, until the end.
 // See SetReadDeadline for the one error after which reading may go on.
 func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessage(nil) }
 
-// AppendMessage is ReadMessage into the caller's buffer: the message is
+// AppendMessage is ReadMessage, for the same Handlers, into the caller's buffer: the message is
 // appended to dst, which is returned unchanged with an error. It allocates
 // only when dst is too small.
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {

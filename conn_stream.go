@@ -7,7 +7,7 @@ import (
 )
 
 // NextReader returns the type of the next message and a reader of its payload,
-// which ends with io.EOF. It is for messages that are used as they come; each
+// which ends with io.EOF, to a HandlerFunc and to who called Upgrade. It is for messages that are used as they come; each
 // piece of text was checked as far as it goes. What is left of the message is
 // skipped at the next call of NextReader or of another read. A compressed message
 // is read whole before NextReader returns. Errors are those of ReadMessage; the

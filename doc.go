@@ -124,4 +124,19 @@
 // [Server.MetricsHandler] publish them. Upgrader.Trace has hooks that see each
 // request, answer and frame as it is on the wire, and [NewTextTrace] makes one
 // that writes them for a person to read, bit by bit.
+//
+// # Examples, and tests of your own
+//
+// The examples run as tests, and are in files of their own: example_test.go has
+// one for most exported names, example_accept_test.go the ways in which clients
+// say who they are and routes by path, example_apps_test.go small whole
+// applications. Programs with a page to open are in the directory examples.
+// Package websockettest has a client for the tests of handlers.
+//
+// # What isn't here
+//
+// There is no client for production, no WebSocket over HTTP/2 (RFC 8441), and a
+// Group lives as long as its process: examples/cluster shows how several share
+// their rooms. Who comes from another library finds its names in
+// docs/migrating.md.
 package websocket

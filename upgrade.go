@@ -22,6 +22,8 @@ import (
 // is shared by its connections, never written by the library, and must not be
 // changed while it is in use.
 type Upgrader struct {
+	// The handshake: how much time and room a request has.
+
 	// HandshakeTimeout is the time from accept to the 101 has been written, the
 	// TLS handshake and OnUpgrade included; 10 s by default. Over it the socket is
 	// closed, or answered with 503 when it is OnUpgrade that takes long.
@@ -31,6 +33,8 @@ type Upgrader struct {
 	// request line may have 8 KiB (414), the section 100 headers (431). None of
 	// these can be switched off.
 	MaxHeaderBytes int
+
+	// The handshake: who may connect, and as what.
 
 	// Subprotocols are those that the server speaks, the preferred first. The
 	// first one that the client offers is agreed on (RFC 6455, section 1.9).
@@ -68,6 +72,8 @@ type Upgrader struct {
 	// was turned away before, r has nothing but RemoteAddr.
 	OnRefuse func(r *http.Request, status int, err error)
 
+	// Messages.
+
 	// MaxMessageSize limits a message that comes in, in bytes, after inflating;
 	// 1 MiB by default. Over it: close code 1009, told from the header.
 	MaxMessageSize int64
@@ -76,6 +82,8 @@ type Upgrader struct {
 	MaxFragments int
 	// Compression, when set, agrees to permessage-deflate (RFC 7692).
 	Compression *Compression
+
+	// Peers that are gone, or stuck.
 
 	// PingInterval is the time between two keep-alive pings, spread by 10 % each
 	// way; 25 s by default.
@@ -92,6 +100,8 @@ type Upgrader struct {
 	// switched off.
 	CloseTimeout time.Duration
 
+	// Peers that stay too long, or ask for too much.
+
 	// MaxLifetime closes a connection that has been open for so long, or up to a
 	// tenth less, so that those which began together don't end together; off by
 	// default. The peer is told 1001, "maximum lifetime": it may come back, to be
@@ -106,12 +116,16 @@ type Upgrader struct {
 	// it: close code 1008.
 	MaxControlRate int
 
+	// One message to many: Conn.Send and Group.
+
 	// SendQueue bounds what Send holds for a connection, in bytes; 1 MiB by
 	// default. Over it SlowPolicy decides.
 	SendQueue int
 	// SlowPolicy is what becomes of a connection whose queue is full: CloseSlow,
 	// the default, or DropNewest.
 	SlowPolicy SlowPolicy
+
+	// Looking at it.
 
 	// Trace, when set, is shown what goes over the wire.
 	Trace *Trace
