@@ -56,7 +56,8 @@ const (
 // connection answers pings and closing handshakes while something reads;
 // under Events something always does.
 type Conn struct {
-	// Data is a slot for the application; the library never looks at it.
+	// Data is a slot for the application: who it is, or its state. It begins as
+	// what OnUpgrade gave to Accept.Data; the library never looks at it.
 	Data any
 
 	// What each message needs comes first, down to state, in as few cache lines

@@ -44,7 +44,8 @@
 // SetReadDeadline, SetWriteDeadline, SetMaxMessageSize, Context, RTT,
 // Subprotocol, LocalAddr, RemoteAddr, NetConn. Frames are never interleaved. The writer that
 // NextWriter returned is used by one goroutine; other messages wait for its
-// Close, control frames don't. Conn.Data isn't guarded: set it in OnOpen.
+// Close, control frames don't. Conn.Data isn't guarded: OnUpgrade
+// and OnOpen may set it.
 //
 // OnOpen, OnMessage and OnClose of one connection are called one after the
 // other, those of different connections at the same time. While OnMessage runs

@@ -55,7 +55,8 @@ type Client struct {
 	// NewClient has returned. In a bubble of testing/synctest, where waiting is
 	// free, it may be days.
 	Timeout time.Duration
-	// NoPongs leaves the server's pings unanswered.
+	// NoPongs leaves the server's pings unanswered. It and NoClose are set
+	// before ReadInBackground.
 	NoPongs bool
 	// NoClose leaves the server's close frame unanswered.
 	NoClose bool

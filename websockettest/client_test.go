@@ -88,7 +88,7 @@ func TestWhatFails(t *testing.T) {
 }
 
 func TestHandshakeFails(t *testing.T) {
-	accept := "Sec-WebSocket-Accept: " + AcceptKey("dGhlIHNhbXBsZSBub25jZQ==") + "\r\n"
+	accept := "Sec-WebSocket-Accept: " + acceptKey("dGhlIHNhbXBsZSBub25jZQ==") + "\r\n"
 	for _, test := range []struct{ answer, want string }{
 		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nnever", `answer 403 Forbidden "never"; want 101`},
 		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nnever", `the body of the answer: unexpected EOF`},

@@ -85,3 +85,65 @@ func ExampleClient_ReadInBackground() {
 	c.Close(1000)
 	// Output:
 }
+
+// A client of a certain address, for what depends on it.
+func ExampleListener_DialFrom() {
+	s := &websocket.Server{Handler: websocket.Events{OnOpen: func(c *websocket.Conn, r *http.Request) {
+		c.WriteMessage(websocket.TextMessage, []byte(r.RemoteAddr))
+	}}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	nc, err := ln.DialFrom("203.0.113.9:1234")
+	if err != nil {
+		panic(err)
+	}
+	c := websockettest.NewClient(nil, nc)
+	c.Handshake("/")
+	c.WantText("203.0.113.9:1234")
+	c.Close(1000)
+	// Output:
+}
+
+// Both ends of one connection, without a Server.
+func ExamplePipe() {
+	client, server := websockettest.Pipe()
+	go func() {
+		c, _, err := websocket.Upgrade(server)
+		if err != nil {
+			return
+		}
+		c.WriteMessage(websocket.TextMessage, []byte("hello"))
+		c.Close(websocket.CloseNormal, "")
+	}()
+
+	c := websockettest.NewClient(nil, client)
+	c.Handshake("/")
+	c.WantText("hello")
+	c.WantClose(1000)
+	// Output:
+}
+
+// A bomb: a thousand times as large as what it was sent in.
+func ExampleDeflate() {
+	s := &websocket.Server{Handler: echo, Upgrader: websocket.Upgrader{Compression: &websocket.Compression{}}}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	c := websockettest.Dial(nil, ln, "/", "Sec-WebSocket-Extensions: permessage-deflate")
+	bomb := websockettest.Deflate(make([]byte, 2<<20))
+	c.SendFrame(websockettest.Frame{Opcode: websockettest.Binary, RSV1: true, Payload: bomb})
+	fmt.Println(c.WantClose(1009))
+	// Output: compressed message inflates to more than 1048576 bytes
+}
+
+// What must not stand in a close frame.
+func ExampleClosePayload() {
+	s := &websocket.Server{Handler: echo}
+	defer s.Close()
+
+	c := websockettest.Dial(nil, websockettest.Serve(nil, s), "/")
+	c.SendFrame(websockettest.Frame{Opcode: websockettest.Close, Payload: websockettest.ClosePayload(1006, "")})
+	fmt.Println(c.WantClose(1002))
+	// Output: close code 1006
+}

@@ -82,7 +82,7 @@ func (c *Client) Handshake(target string, header ...string) {
 		body, _ := io.ReadAll(resp.Body)
 		c.t.Fatalf("websockettest: answer %s %s; want 101", resp.Status, shorten(body))
 	}
-	for name, want := range map[string]string{"Upgrade": "websocket", "Connection": "upgrade", "Sec-Websocket-Accept": AcceptKey(key)} {
+	for name, want := range map[string]string{"Upgrade": "websocket", "Connection": "upgrade", "Sec-Websocket-Accept": acceptKey(key)} {
 		if got := resp.Header.Get(name); got != want && (name == "Sec-Websocket-Accept" || !strings.EqualFold(got, want)) {
 			c.t.Fatalf("websockettest: answer with %s %q; want %q (RFC 6455, section 4.1)", name, got, want)
 		}
@@ -135,9 +135,9 @@ func withoutFields(lines, others []string) []string {
 	return kept
 }
 
-// AcceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455,
+// acceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455,
 // section 4.2.2).
-func AcceptKey(key string) string {
+func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
