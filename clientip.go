@@ -19,6 +19,10 @@ import (
 // Everything left of it is the client's word and not looked at. Where the path
 // ends in something that is no address, the proxy that wrote it stands for all
 // its clients. A unix socket counts as a proxy of ours.
+//
+// A proxy that forwards bytes and no HTTP writes no header: behind it, what the
+// client has sent would be believed. Server.ProxyProtocol is for that one; the
+// address that it gives is where the path begins.
 func ForwardedIP(header string, proxies ...netip.Prefix) func(*http.Request) netip.Addr {
 	header = http.CanonicalHeaderKey(header)
 	proxies = slices.Clone(proxies)

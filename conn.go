@@ -81,7 +81,7 @@ type Conn struct {
 	state atomic.Uint32 // a connState, written under mu
 
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
-	own   bool       // extra.own serves; both are set before anybody else knows c
+	own   bool       // extra.own.handler serves; both are set before anybody else knows c
 	mu    sync.Mutex // guards what follows; never held over a call that waits
 	end   *EndError  // being filled from stateClosing on, final in stateClosed
 	extra *extras    // nil until something of it is asked for
@@ -102,15 +102,16 @@ type extras struct {
 	groups []leaver                // to be told of the end
 	client *client                 // in the Server's count
 	events *Events                 // of Events.ServeWebSocket
-	own    *ownHandler             // of Accept; as it was made
+	own    *particulars            // as they were made; nil for none
 
 	opening *http.Request // what OnOpen gets, until the loop has called it
 }
 
-// An ownHandler serves one connection instead of the Server's Handler.
-type ownHandler struct {
-	Handler
-	callbacks *Events // the Handler, if it is an Events
+// particulars are what few connections have for themselves from the handshake on.
+type particulars struct {
+	handler   Handler // of Accept, instead of the Server's; nil for none
+	callbacks *Events // the handler, if it is an Events
+	from      *net.TCPAddr
 }
 
 // extras returns c.extra, made at the first use. mu is held.
@@ -226,8 +227,16 @@ func (c *Conn) RTT() time.Duration { return time.Duration(c.beat.rtt.Load()) }
 // LocalAddr returns the server's address of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// RemoteAddr returns the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+// RemoteAddr returns the peer's address, or that of the client for which a proxy
+// speaks that Server.ProxyProtocol names.
+func (c *Conn) RemoteAddr() net.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.extra != nil && c.extra.own != nil && c.extra.own.from != nil {
+		return c.extra.own.from
+	}
+	return c.nc.RemoteAddr()
+}
 
 // NetConn returns the connection underneath, to set its options. Reading,
 // writing or closing it breaks the framing; CloseNow is the way to cut it.

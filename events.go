@@ -211,7 +211,7 @@ func (g *registry) guard(v victim, f func()) (returned bool) {
 // is told 1011.
 func (c *Conn) guard(f func()) (returned bool) { return c.reg.guard(c, f) }
 
-func (c *Conn) remoteAddr() string { return remoteOf(c.nc) }
+func (c *Conn) remoteAddr() string { return textOf(c.RemoteAddr()) }
 
 // nobody is the victim where the application's function costs nothing.
 type nobody struct{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/rawws/websocket"
@@ -217,4 +218,27 @@ func ExampleUpgrader_OnRefuse() {
 	go websockettest.WantRefusal(nil, websockettest.Serve(nil, s), http.StatusForbidden, "/", "Origin: https://evil.example")
 	fmt.Println(<-refused)
 	// Output: GET / from https://evil.example: 403
+}
+
+// Behind HAProxy with "mode tcp" and "send-proxy-v2".
+func ExampleServer_proxyProtocol() {
+	s := &websocket.Server{
+		ProxyProtocol: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")},
+		Handler: websocket.Events{OnOpen: func(c *websocket.Conn, r *http.Request) {
+			c.WriteMessage(websocket.TextMessage, []byte(c.RemoteAddr().String()))
+		}},
+	}
+	defer s.Close()
+	ln := websockettest.Serve(nil, s)
+
+	nc, err := ln.DialFrom("10.0.0.7:41000")
+	if err != nil {
+		panic(err)
+	}
+	c := websockettest.NewClient(nil, nc)
+	c.SendRaw([]byte("PROXY TCP4 203.0.113.9 10.0.0.9 4711 80\r\n"))
+	c.Handshake("/")
+	c.WantText("203.0.113.9:4711")
+	c.Close(1000)
+	// Output:
 }

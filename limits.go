@@ -85,7 +85,7 @@ type plainPlace struct{ client *client }
 // own: then it is read, and refused if it turns out to be an upgrade.
 func (s *Server) admit(h *handshake) error {
 	var ip netip.Addr
-	if s.MaxConnsPerIP > 0 && s.ClientIP == nil && h.w == nil {
+	if s.MaxConnsPerIP > 0 && s.ClientIP == nil && h.w == nil && !h.proxied {
 		ip = hostIP(h.remote)
 	}
 	s.mu.Lock()
@@ -329,6 +329,7 @@ func (s *Server) turnAway(h *handshake, err error) {
 		h.guard(func() (*Conn, error) {
 			h.start()
 			h.nc.SetDeadline(time.Now().Add(refusalTime))
+			h.readProxyHeader() // an answer needs the TLS behind it
 			return nil, h.end(err, nil)
 		})
 	}()

@@ -71,6 +71,14 @@ type Server struct {
 	// client, since that is what a single subscriber has. A client without an
 	// address, as on a unix socket, isn't limited.
 	MaxConnsPerIP int
+	// ProxyProtocol names the proxies, by their addresses, whose connections
+	// begin with a header of the PROXY protocol, version 1 or 2: they forward
+	// bytes and no HTTP, as HAProxy, ELB and stunnel do in TCP mode and nginx in
+	// a stream. What it says is the client's address then, for RemoteAddr,
+	// MaxConnsPerIP and ForwardedIP. A connection of a named proxy without a
+	// header, or with a wrong one, is closed. From anybody else the header is
+	// a request that can't be read, and answered with 400.
+	ProxyProtocol []netip.Prefix
 	// ClientIP names the client of a request that came through a proxy, for
 	// MaxConnsPerIP; see ForwardedIP.
 	ClientIP func(*http.Request) netip.Addr
@@ -379,7 +387,7 @@ func (s *Server) isClosed() bool {
 // handlerOf returns the Handler that serves c.
 func (s *Server) handlerOf(c *Conn) Handler {
 	if c.own {
-		return c.extra.own.Handler
+		return c.extra.own.handler
 	}
 	return s.Handler
 }

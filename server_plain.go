@@ -71,7 +71,7 @@ func (h *handshake) leaveToHTTP() error {
 	}
 	// An empty line before the request, which we let pass, net/http wouldn't.
 	head := bytes.Clone(bytes.TrimPrefix(h.in.b[:h.in.w], []byte("\r\n")))
-	pc := &plainConn{Conn: h.nc, s: s, head: head, trace: h.trace}
+	pc := &plainConn{Conn: h.nc, from: h.from, s: s, head: head, trace: h.trace}
 	putBuffer(h.in)
 	h.in = nil
 	h.trace.plain()
@@ -273,6 +273,7 @@ func keepAliveTCP(nc net.Conn) {
 // more, and bounds the time in which a client takes nothing.
 type plainConn struct {
 	net.Conn
+	from         *net.TCPAddr // as in handshake
 	s            *Server
 	head         []byte
 	trace        *connTrace // until it is upgraded after all
@@ -314,6 +315,14 @@ func (pc *plainConn) SetWriteDeadline(t time.Time) error {
 func (pc *plainConn) SetDeadline(t time.Time) error {
 	pc.deadline.Store(!t.IsZero())
 	return pc.Conn.SetDeadline(t)
+}
+
+// RemoteAddr is what r.RemoteAddr has of it.
+func (pc *plainConn) RemoteAddr() net.Addr {
+	if pc.from != nil {
+		return pc.from
+	}
+	return pc.Conn.RemoteAddr()
 }
 
 // CloseWrite lets net/http's last answer arrive before a reset can destroy it.

@@ -37,6 +37,8 @@ type handshake struct {
 	s   *Server // nil for an Upgrader that is used without one
 
 	nc       net.Conn            // nil until net/http gives it up
+	proxied  bool                // a header of the PROXY protocol is to come
+	from     *net.TCPAddr        // the client's address by that header; nil for the socket's
 	w        http.ResponseWriter // of net/http; nil for a socket of ours
 	remote   string
 	trace    *connTrace
@@ -79,6 +81,7 @@ type handshake struct {
 // newHandshake begins a handshake on a socket.
 func newHandshake(u *Upgrader, reg *registry, s *Server, nc net.Conn) *handshake {
 	h := &handshake{u: u, reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
+	h.proxied = s != nil && s.isProxy(h.remote)
 	h.parser.MaxHeader = u.MaxHeaderBytes
 	h.sock, _ = nc.(*netloop.Socket)
 	return h
@@ -89,12 +92,15 @@ func newHandshakeHTTP(u *Upgrader, reg *registry, s *Server, w http.ResponseWrit
 	return &handshake{u: u, reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr}
 }
 
-// remoteOf is for logs and counts: an application's net.Conn may have no address.
-func remoteOf(nc net.Conn) string {
-	if addr := nc.RemoteAddr(); addr != nil {
-		return addr.String()
+// remoteOf is for logs and counts.
+func remoteOf(nc net.Conn) string { return textOf(nc.RemoteAddr()) }
+
+// textOf returns "" for no address, which an application's net.Conn may have.
+func textOf(addr net.Addr) string {
+	if addr == nil {
+		return ""
 	}
-	return ""
+	return addr.String()
 }
 
 // start starts the clock, which stops with the 101.
@@ -117,6 +123,9 @@ func (h *handshake) start() {
 
 // read waits for the request and answers it, on a goroutine of its own.
 func (h *handshake) read() (*Conn, error) {
+	if err := h.readProxyHeader(); err != nil {
+		return nil, h.end(err, nil)
+	}
 	for {
 		n, err := h.nc.Read(h.room())
 		whole, err := h.received(n, err)
@@ -152,6 +161,11 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 			return false, errGoingDown // stop has cut the request short
 		}
 		return false, fmt.Errorf("websocket: handshake: %w", streamEnd(err))
+	}
+	if h.proxied {
+		if whole, err := h.takeProxyHeader(); !whole {
+			return false, err
+		}
 	}
 	r, head, err := h.parser.Parse(h.in.pending())
 	if err != nil {
@@ -305,8 +319,8 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 		return nil, h.end(err, nil)
 	}
 	c := newConn(nc, h.reg, h.trace)
-	if a.handler != nil {
-		c.own, c.extras().own = true, &ownHandler{a.handler, callbacks}
+	if a.handler != nil || h.from != nil {
+		c.own, c.extras().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
 	}
 	h.setConn(c.nc)
 	if c.sock == nil {
@@ -411,7 +425,7 @@ func (h *handshake) takeOver() error {
 	buffered, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	var unread []byte // by net/http
 	if pc, ok := nc.(*plainConn); ok {
-		nc, unread = pc.Conn, pc.head
+		nc, unread, h.from = pc.Conn, pc.head, pc.from
 		h.trace = pc.release()
 	}
 	if n := len(buffered) + len(unread); n > 0 {

@@ -62,6 +62,21 @@ func Parse(b []byte) (h Header, n int, err error) {
 	return h, 0, errNone
 }
 
+// Next returns how many bytes more than b are sure to be the header's, where it
+// isn't whole yet: for who must not read what is behind it.
+func Next(b []byte) int {
+	const shortest = len(prefixV1 + "UNKNOWN\r\n")
+	switch {
+	case len(b) < shortest:
+		return shortest - len(b)
+	case b[0] == prefixV1[0]:
+		return 1 // up to the end of the line
+	case len(b) < headV2:
+		return headV2 - len(b)
+	}
+	return headV2 + int(binary.BigEndian.Uint16(b[headV2-2:])) - len(b)
+}
+
 // startsLike reports whether b begins with s, as far as it goes.
 func startsLike(b []byte, s string) bool {
 	n := min(len(b), len(s))

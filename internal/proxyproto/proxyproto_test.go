@@ -97,6 +97,27 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A reader that asks Next before each read has the header and nothing else.
+func TestNext(t *testing.T) {
+	for _, test := range lawful {
+		stream := test.header + "behind"
+		got := 0
+		for reads := 0; ; reads++ {
+			n := Next([]byte(stream[:got]))
+			if n <= 0 || got+n > len(test.header) || reads > maxV1 {
+				t.Fatalf("Next(%q) = %d; the header is %q", stream[:got], n, test.header)
+			}
+			got += n
+			if _, n, err := Parse([]byte(stream[:got])); n > 0 || err != nil {
+				break
+			}
+		}
+		if got != len(test.header) {
+			t.Errorf("read %q; want %q", stream[:got], test.header)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	tests := []struct{ header, want string }{
 		{"GET / HTTP/1.1\r\n", "no PROXY header"},
