@@ -37,6 +37,8 @@ func TestParseFlags(t *testing.T) {
 		{"-addr :0 -max-message 100 -blocking -quiet -trace -origin a.example -origin *.b.example", ""},
 		{"-tls-self-signed", ""},
 		{"-deflate -deflate-takeover", ""},
+		{"-proxy 10.0.0.7/32 -proxy 2001:db8::/32", ""},
+		{"-proxy 10.0.0.7", "no '/'"},
 		{"-deflate-takeover", "needs -deflate"},
 		{"9001", "unexpected argument"},
 		{"-max-message 0", "at least 1"},

@@ -17,6 +17,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -37,6 +38,7 @@ type options struct {
 	blocking   bool
 	reusePort  bool
 	origins    []string
+	proxies    []netip.Prefix
 	quiet      bool
 	trace      bool
 	deflate    bool
@@ -62,6 +64,11 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs.Func("origin", "also allow pages of `ORIGIN`: host[:port], scheme://host[:port], *.host, or * (repeatable)", func(s string) error {
 		o.origins = append(o.origins, s)
 		return nil
+	})
+	fs.Func("proxy", "a proxy of `CIDR`, as 10.0.0.7/32, begins each connection with the PROXY protocol's header (repeatable)", func(s string) error {
+		p, err := netip.ParsePrefix(s)
+		o.proxies = append(o.proxies, p)
+		return err
 	})
 	fs.BoolVar(&o.reusePort, "reuseport", false, "share the port with other processes that ask for it too, each with its own limit\n"+
 		"of descriptors; the kernel spreads the connections over them (SO_REUSEPORT, Linux)")

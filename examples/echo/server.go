@@ -25,6 +25,8 @@ func newServer(o *options) (*websocket.Server, error) {
 		Addr:     o.addr,
 		Handler:  e.events(),
 		MaxConns: o.maxConns,
+
+		ProxyProtocol: o.proxies,
 		Upgrader: websocket.Upgrader{
 			Origins:        o.origins,
 			MaxMessageSize: o.maxMessage,
