@@ -179,13 +179,14 @@ func (s *session) get(r *http.Request) (body []byte, wrong *websocket.HandshakeE
 		body = append(body, separator)
 	}
 	s.queue, s.queued = nil, 0
-	if s.closed {
+	switch {
+	case len(body) > 0:
+		return body[:len(body)-1], nil
+	case s.closed: // by itself: clients act on it before they look at what came along
 		s.srv.forget(s)
-		return append(body, '1'), nil
-	} else if len(body) == 0 { // it is to come as a WebSocket
-		return []byte("6"), nil
+		return []byte("1"), nil
 	}
-	return body[:len(body)-1], nil
+	return []byte("6"), nil // it is to come as a WebSocket
 }
 
 // signal lets the GET go that hangs. mu is held.
@@ -297,12 +298,16 @@ func (s *session) upgraded(c *websocket.Conn, said string) bool {
 	case s.probe == c && said == "2probe":
 		s.probed = true
 		c.Send(text("3probe").frame)
-	case s.probe == c && said == "5" && s.probed && !s.closed:
+	case s.probe == c && said == "5" && s.probed:
 		s.conn, s.probe, s.probed = c, nil, false
 		for _, p := range s.queue {
 			c.Send(p.frame)
 		}
 		s.queue, s.queued = nil, 0
+		if s.closed {
+			s.srv.forget(s)
+			go c.Close(websocket.CloseNormal, "")
+		}
 	default: // nothing that it should say, or nothing at all; the client goes on polling
 		if s.probe == c {
 			s.probe, s.probed = nil, false
@@ -399,7 +404,7 @@ func (s *session) close(reason string) {
 	} else {
 		time.AfterFunc(s.srv.pingTimeout(), func() { s.srv.forget(s) })
 	}
-	if s.probe != nil {
+	if s.probe != nil && !s.probed { // or the client has stopped polling, and only listens there
 		go s.probe.CloseNow()
 	}
 	go s.leave(reason, nil) // in its turn: this may be a callback of the session's own

@@ -296,7 +296,8 @@ func TestPolling(t *testing.T) {
 		t.Errorf("the GET that hung: %q; want %q", got, want)
 	}
 	p.post(`42["kick",true]`)
-	p.want("41", "1") // though no GET hung when it happened
+	p.want("41") // though no GET hung when it happened
+	p.want("1")
 	a.wantEnd("server namespace disconnect")
 	if status, body := p.request("GET", polling+"&sid="+p.sid, ""); status != 400 || !strings.Contains(body, `"code":1`) {
 		t.Errorf("GET after the end: %d %s; want 400, code 1", status, body)
@@ -334,6 +335,21 @@ func TestUpgrade(t *testing.T) {
 	websockettest.WantRefusal(t, a.ln, 400, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	c.Close(1000)
 	a.wantEnd("transport close")
+}
+
+// A session that ends in the middle of an upgrade says so where its client
+// listens, which has stopped polling.
+func TestEndWhileUpgrading(t *testing.T) {
+	a := start(t, &Server{})
+	p := a.poll()
+	c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	c.SendText("2probe")
+	c.WantText("3probe")
+	p.post(`42["kick",true]`)
+	a.wantEnd("server namespace disconnect")
+	c.SendText("5")
+	c.WantText("41")
+	c.WantClose(1000)
 }
 
 // A probe that says something else, goes away or never finishes leaves the
