@@ -190,7 +190,8 @@ func (c *Client) endUploads(which func(*stream) bool) {
 func (c *Client) invoke(r *record) {
 	call := &Call{Client: c, Context: c.conn.Context(), Args: r.Arguments}
 	if r.Type == typeInvocation && len(r.StreamIDs) == 0 {
-		c.run(r, call)
+		result, err := c.run(r, call)
+		c.complete(r, result, err)
 		return
 	}
 	var cancel context.CancelCauseFunc
@@ -212,13 +213,12 @@ func (c *Client) invoke(r *record) {
 		return
 	}
 	go func() {
-		defer func() {
-			cancel(nil) // lets the reader go that waits to hand over an item
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			maps.DeleteFunc(c.streams, func(_ string, s *stream) bool { return s.call == call.Context })
-		}()
-		c.run(r, call)
+		result, err := c.run(r, call)
+		cancel(nil) // lets the reader go that waits to hand over an item
+		c.mu.Lock()
+		maps.DeleteFunc(c.streams, func(_ string, s *stream) bool { return s.call == call.Context })
+		c.mu.Unlock()
+		c.complete(r, result, err) // behind which the client may use the ID again
 	}()
 }
 
@@ -246,22 +246,22 @@ func (c *Client) begin(r *record, call *Call, cancel context.CancelCauseFunc) bo
 	return true
 }
 
-// run calls the method and answers. A panic costs this call and nothing else.
-func (c *Client) run(r *record, call *Call) {
+// run calls the method. A panic costs this call and nothing else.
+func (c *Client) run(r *record, call *Call) (result any, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			slog.Error("signalr: method panicked", "method", r.Target, "panic", v, "stack", string(debug.Stack()))
-			c.complete(r, nil, errors.New("the method failed"))
+			result, err = nil, errors.New("the method failed")
 		}
 	}()
-	result, err := any(nil), fmt.Errorf("no method %.64q", r.Target)
-	if method := c.hub.Methods[r.Target]; method != nil {
-		result, err = method(call)
+	method := c.hub.Methods[r.Target]
+	if method == nil {
+		return nil, fmt.Errorf("no method %.64q", r.Target)
 	}
-	if call.Yield != nil {
+	if result, err = method(call); call.Yield != nil {
 		result = nil // the end of a stream says no more
 	}
-	c.complete(r, result, err)
+	return result, err
 }
 
 // complete sends the answer, if one is wanted.
