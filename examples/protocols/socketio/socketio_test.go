@@ -38,8 +38,13 @@ type app struct {
 // start serves on a listener of our own, with short pings if they are wanted.
 func start(t *testing.T, io *Server) *app {
 	t.Helper()
+	return startWith(t, io, nil)
+}
+
+func startWith(t *testing.T, io *Server, connect func(s *Socket)) *app {
+	t.Helper()
 	a := &app{T: t, io: io, ended: make(chan string, 100)}
-	a.chat = &Namespace{Name: "/", Event: a.event, Disconnect: func(s *Socket, reason string) { a.ended <- reason }}
+	a.chat = &Namespace{Name: "/", Connect: connect, Event: a.event, Disconnect: func(s *Socket, reason string) { a.ended <- reason }}
 	io.Namespaces = []*Namespace{a.chat, {
 		Name: "/admin",
 		Auth: func(s *Socket, auth json.RawMessage) error {
@@ -511,8 +516,7 @@ func TestQueueIsBounded(t *testing.T) {
 
 func TestRequestsAreBounded(t *testing.T) {
 	sockets := make(chan *Socket, 1)
-	a := start(t, &Server{})
-	a.chat.Connect = func(s *Socket) { sockets <- s }
+	a := startWith(t, &Server{}, func(s *Socket) { sockets <- s })
 	c := a.dial()
 	s := <-sockets
 	errs := make(chan error, maxAcks)
