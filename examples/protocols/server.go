@@ -32,8 +32,7 @@ type protocols struct {
 func newProtocols(deflate bool) *protocols {
 	p := &protocols{io: newSocketIO(), hub: newHub(), jws: newTokens(), feed: newFeed()}
 	p.ws = &websocket.Server{
-		Handler: websocket.HandlerFunc(p.route),
-		HTTP:    p.pages(),
+		HTTP: p.pages(),
 		Upgrader: websocket.Upgrader{
 			OnUpgrade: p.onUpgrade,
 			Trace:     p.feed.trace(),
@@ -46,32 +45,24 @@ func newProtocols(deflate bool) *protocols {
 	return p
 }
 
-// onUpgrade asks the protocol whose path it is.
+// onUpgrade finds the protocol whose path it is, lets it have its say, and
+// leaves the connection to it.
 func (p *protocols) onUpgrade(r *http.Request, a *websocket.Accept) error {
 	switch r.URL.Path {
 	case socketio.Path:
+		a.Handler = p.io.Events()
 		return p.io.OnUpgrade(r, a)
 	case hubPath:
+		a.Handler = p.hub.Events()
 		return p.hub.OnUpgrade(r, a)
 	case jwebsocket.Path:
+		a.Handler = p.jws.Events()
 		return p.jws.OnUpgrade(r, a)
 	case wirePath:
+		a.Handler = p.feed.events()
 		return nil
 	}
 	return &websocket.HandshakeError{Status: http.StatusNotFound, Reason: "nothing is served here"}
-}
-
-func (p *protocols) route(c *websocket.Conn, r *http.Request) {
-	switch r.URL.Path {
-	case socketio.Path:
-		p.io.Events().ServeWebSocket(c, r)
-	case hubPath:
-		p.hub.Events().ServeWebSocket(c, r)
-	case jwebsocket.Path:
-		p.jws.Events().ServeWebSocket(c, r)
-	case wirePath:
-		p.feed.events().ServeWebSocket(c, r)
-	}
 }
 
 // pages are the requests that aren't for a WebSocket.
