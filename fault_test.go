@@ -307,6 +307,9 @@ func TestClientsVanish(t *testing.T) {
 					vanish(t, &w, dial(), fmt.Sprintf("/%05d", n), n, way)
 				}
 				eventually(t, "nothing is left", func() bool {
+					if stats := s.Stats(); int(stats.Accepted+stats.Failed) != len(stream)+1 {
+						return false // some are in the backlog
+					}
 					s.mu.Lock()
 					defer s.mu.Unlock()
 					return s.active == 0 && len(s.handshakes) == 0
