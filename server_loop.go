@@ -44,6 +44,7 @@ func (s *Server) serveOnLoop(a *netloop.Listener) error {
 			return err
 		case <-t.C:
 			s.wakeLate()
+			s.reg.loop.Trim()
 			if !a.Open() && !s.stopping.Load() { // stop closes it, and then stopped
 				return fmt.Errorf("websocket: accept: %w", net.ErrClosed)
 			}

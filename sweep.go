@@ -204,6 +204,7 @@ func (g *registry) run(stop <-chan struct{}, tick time.Duration) {
 		g.now.Add(int64(min(max(now.Sub(last), 0), 2*tick)))
 		last = now
 		g.turn(tick)
+		g.loop.Trim()
 	}
 }
 

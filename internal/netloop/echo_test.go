@@ -212,6 +212,19 @@ func TestBlockingCallbacks(t *testing.T) {
 		})
 	}
 	all.Wait()
+	sleepers := func() int {
+		b := &e.loop.set.baton
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.sleepers
+	}
+	if n := sleepers(); n < 5 {
+		t.Errorf("%d goroutines wait for the next callback that blocks, want some", n)
+	}
+	eventually(t, "those that nobody needs have ended", func() bool {
+		e.loop.Trim()
+		return sleepers() == 1
+	})
 	if took := time.Since(began); took > conns*rounds*nap/4 {
 		t.Errorf("%d callbacks of %v took %v: they waited for each other", conns*rounds, nap, took)
 	}

@@ -80,6 +80,16 @@ func (l *Loop) Release() {
 	}
 }
 
+// Trim ends goroutines that callbacks which blocked have left behind. It is for
+// somebody to call now and then.
+func (l *Loop) Trim() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set != nil {
+		l.set.baton.trim()
+	}
+}
+
 // A set is an epoll set and the goroutines that serve it. The set's descriptor
 // waits in Go's poller, so that no thread is blocked.
 //
@@ -130,7 +140,7 @@ func newSet() (*set, error) {
 		t.file.Close()
 		return nil, err
 	}
-	t.baton.wake = make(chan struct{}, maxSleepers)
+	t.baton.wake = make(chan bool, maxSleepers)
 	t.baton.seekers = 1
 	t.spawn()
 	return t, nil
@@ -154,9 +164,10 @@ type baton struct {
 	mu       sync.Mutex // for a few instructions at a time
 	held     bool
 	ended    bool
-	seekers  int // on their way to take it
-	sleepers int // waiting for wake
-	wake     chan struct{}
+	seekers  int       // on their way to take it
+	sleepers int       // waiting for wake
+	fewest   int       // of them since the last trim
+	wake     chan bool // false: end instead
 }
 
 // take returns true when the caller holds the baton, and false when it isn't
@@ -182,7 +193,9 @@ func (b *baton) take(counted bool) bool {
 		}
 		b.sleepers++
 		b.mu.Unlock()
-		<-b.wake
+		if !<-b.wake {
+			return false
+		}
 		counted = true
 	}
 }
@@ -200,8 +213,23 @@ func (b *baton) give() (spawn bool) {
 		return true
 	}
 	b.sleepers--
-	b.wake <- struct{}{} // there is room for every sleeper
+	b.fewest = min(b.fewest, b.sleepers)
+	b.wake <- true // there is room for every sleeper
 	return false
+}
+
+// trim ends some of the sleepers that nobody has needed since the last call. One
+// is left, to follow whoever polls.
+func (b *baton) trim() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for range (min(b.fewest, b.sleepers) + 2) / 4 {
+		if b.sleepers > 1 && !b.ended {
+			b.sleepers--
+			b.wake <- false
+		}
+	}
+	b.fewest = b.sleepers
 }
 
 // giveWay lets others run while nothing is in hand. The caller goes to the end of

@@ -35,6 +35,9 @@ func (l *Loop) Listen(net.Listener) *Listener { return nil }
 // Adopt returns an error.
 func (l *Loop) Adopt(net.Conn) (*Socket, error) { return nil, errUnsupported }
 
+// Trim does nothing.
+func (l *Loop) Trim() {}
+
 // A Listener is never made here.
 type Listener struct{}
 
