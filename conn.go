@@ -76,22 +76,21 @@ type Conn struct {
 	write writer
 
 	queue atomic.Pointer[sendQueue]
-	heard atomic.Int64  // the registry's time of the last byte received
 	limit atomic.Uint64 // of a message that comes in
 	state atomic.Uint32 // a connState, written under mu
+	visit atomic.Uint32 // the registry's tick of the sweeper's next visit, or one of visiting, visitAgain
 
 	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
-	own   bool       // extra.own.handler serves; both are set before anybody else knows c
 	mu    sync.Mutex // guards what follows; never held over a call that waits
 	end   *EndError  // being filled from stateClosing on, final in stateClosed
 	extra *extras    // nil until something of it is asked for
 
-	link link // in the registry's wheel, guarded by its lock
-	beat keepAlive
+	link  link // in the registry's wheel
+	clock clock
 }
 
 // A leaver forgets a connection that has ended: a Group.
-type leaver interface{ remove(c *Conn) bool }
+type leaver interface{ remove(c *Conn) }
 
 // extras are what most connections never need.
 type extras struct {
@@ -147,6 +146,7 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 		c.sock = s
 	} else if rawCapable {
 		c.raw = descriptorOf(nc)
+		c.write.direct = writevCapable && c.raw != nil
 	}
 	return c
 }
@@ -221,8 +221,8 @@ func (c *Conn) Subprotocol() string {
 }
 
 // RTT returns the round trip of the last keep-alive ping that was answered, 0
-// before the first. Its resolution is that of the clock, not of the sweeper.
-func (c *Conn) RTT() time.Duration { return time.Duration(c.beat.rtt.Load()) }
+// before the first, in microseconds.
+func (c *Conn) RTT() time.Duration { return time.Duration(c.clock.rtt.Load()) * time.Microsecond }
 
 // LocalAddr returns the server's address of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
@@ -266,26 +266,15 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the time after which reads fail with an error that
 // matches os.ErrDeadlineExceeded; the zero time means never. The connection
 // stays usable: what had come of a message is kept, and the next read goes on
-// with it. A connection under Events with a read deadline ends when it passes.
+// with it. A connection under Events with a read deadline ends when it passes,
+// after the messages that had come whole.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() != stateOpen {
-		return net.ErrClosed // the closing handshake has a deadline of its own
+		return net.ErrClosed // the closing handshake has a time of its own
 	}
 	return c.nc.SetReadDeadline(t)
-}
-
-// SetWriteDeadline sets the time after which writes fail; the zero time means
-// never. A write that timed out may have left half a frame on the stream, so
-// the connection is cut. WriteTimeout of the Upgrader holds beside it.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.connState() != stateOpen {
-		return net.ErrClosed
-	}
-	return c.nc.SetWriteDeadline(t)
 }
 
 // A buffer is borrowed from a pool of its size: bytes [r, w) of b are pending.
@@ -351,30 +340,38 @@ const (
 	lingerBytes = 4 << 20
 )
 
-// linger closes nc so that what was written last reaches the peer. A socket
+// linger closes nc so that what was written last reaches the peer: lingerWhile for
+// a connection of which nothing else is known.
+func linger(nc net.Conn) { lingerWhile(nc, func() (int, bool) { return 0, false }) }
+
+// lingerWhile closes nc so that what was written last reaches the peer. A socket
 // that is closed with unread bytes answers with a reset, which destroys what
 // the peer has not read yet; so the sending half is closed, and what is in
-// flight is read and thrown away for a bounded time (RFC 6455, section 7.1.1).
-func linger(nc net.Conn) {
-	nc.SetDeadline(time.Now().Add(lingerTime))
+// flight is read and thrown away for a bounded time (RFC 6455, section 7.1.1):
+// lingerTime, or as long as unsent says that the peer takes more.
+func lingerWhile(nc net.Conn, unsent func() (int, bool)) {
 	if cw, ok := nc.(closeWriter); ok {
+		nc.SetWriteDeadline(time.Now().Add(lingerTime))
 		cw.CloseWrite()
 	}
 	b := getBuffer(batchSize)
+	defer putBuffer(b)
+	left, _ := unsent()
+	end := time.Now().Add(lingerTime)
 	for n := 0; n < lingerBytes; {
+		nc.SetReadDeadline(end)
 		m, err := nc.Read(b.b)
-		if n += m; err != nil {
+		n += m
+		if err == nil {
+			continue
+		}
+		now, _ := unsent()
+		if !isTimeout(err) || now == 0 || now == left {
 			break
 		}
+		left, end = now, time.Now().Add(lingerTime)
 	}
-	putBuffer(b)
 	nc.Close()
-}
-
-// isTimeout reports whether err is a deadline that passed.
-func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
 }
 
 // streamEnd turns the end of the stream into the error of one without a

@@ -13,6 +13,9 @@ var (
 	// errClosing is what a write gets behind the close frame.
 	errClosing = fmt.Errorf("websocket: write after the closing handshake began: %w", net.ErrClosed)
 
+	// errNoReader is part of an end that a reader would have seen otherwise.
+	errNoReader = errors.New("websocket: nobody reads this connection")
+
 	// What readControl tells the caller apart from a failure.
 	errPeerClosed = errors.New("websocket: close frame received")
 
@@ -25,9 +28,11 @@ func tooBig(limit uint64) error {
 
 // Close does the closing handshake (RFC 6455, section 7.1.2): it sends a close
 // frame with code and reason, behind everything written before, and waits for
-// the peer's, at most CloseTimeout in all. Where another goroutine reads, and
-// so in OnMessage, the frame goes out and the reader does the rest. Messages
-// that still come are thrown away, as a browser does after close().
+// the peer's, as long as CloseTimeout doesn't pass without progress. Where
+// another goroutine reads, and so in OnMessage, the frame goes out and the
+// reader does the rest. A message that NextWriter has begun is waited for as
+// long. Messages that still come are thrown away, as a browser does after
+// close().
 //
 // The reason is UTF-8, cut to 123 bytes. CloseNoStatus sends an empty frame;
 // another code that can't stand in one is an error, and nothing is done. So is
@@ -54,8 +59,9 @@ func (c *Conn) CloseNow() error {
 	return nil
 }
 
-// beginClose moves to stateClosing with e as the record of the end, and gives
-// all that follows CloseTimeout. It reports false when the end had begun.
+// beginClose moves to stateClosing with e as the record of the end. The sweeper
+// ends what follows when it makes no progress for CloseTimeout. It reports
+// false when the end had begun.
 func (c *Conn) beginClose(e *EndError) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,23 +69,35 @@ func (c *Conn) beginClose(e *EndError) bool {
 		return false
 	}
 	c.end = e
-	timeout := c.reg.u.closeTimeout()
-	c.beat.endBy.Store(c.reg.now.Load() + int64(timeout))
+	c.rare().closing.Store(c.reg.now.Load())
 	c.state.Store(uint32(stateClosing))
 	c.trace.state(stateClosing)
-	if e.Received == 0 { // else all there is to do is one write, and WriteTimeout holds
-		c.nc.SetDeadline(time.Now().Add(timeout))
+	c.nc.SetReadDeadline(time.Time{}) // the application's
+	if c.rare().held.Load() {
+		c.nc.SetWriteDeadline(time.Time{})
 	}
+	c.lookSoon()
 	return true
 }
 
 // sendClose sends the close frame of the end that has begun, once, whoever
-// comes first: the side that closes, or the reader that met the peer's frame.
-func (c *Conn) sendClose() {
+// comes first: the side that closes, or the reader that met the peer's frame. It
+// goes behind what was written and queued before. A message that NextWriter has
+// begun is waited for, since nothing but control frames may stand between its
+// fragments (section 5.4); but not when the peer wants nothing more.
+func (c *Conn) sendClose(wait bool) {
 	w := &c.write
 	w.mu.Lock()
+	for wait && w.stream != nil && w.err == nil {
+		done := w.stream.done
+		c.unlockWrite()
+		<-done // or the sweeper gives the message up
+		w.mu.Lock()
+	}
 	defer c.unlockWrite()
-	c.drainQueue()
+	if w.stream == nil && !w.halfSent {
+		c.drainQueue(writeQueued)
+	}
 	if w.err != nil {
 		return
 	}
@@ -87,7 +105,7 @@ func (c *Conn) sendClose() {
 	p := appendClosePayload(make([]byte, 0, maxControlPayloadLen), code, c.end.reason)
 	err := c.writeFrame(header{fin: true, opcode: opClose, length: uint64(len(p))}, p)
 	if err == nil {
-		err = c.flush(nil) // when corked
+		err = c.flush(nil, writeControl) // when corked
 	}
 	if err == nil {
 		c.sentClose()
@@ -97,6 +115,8 @@ func (c *Conn) sendClose() {
 // sentClose notes that the close frame is out: nothing may follow it.
 func (c *Conn) sentClose() {
 	c.write.err = errClosing
+	c.write.giveUpStream()
+	c.rare().closeSent.Store(c.reg.now.Load())
 	c.mu.Lock()
 	if c.connState() != stateClosed {
 		c.end.Sent = c.end.code
@@ -117,7 +137,7 @@ func (c *Conn) peerClosed(p []byte) error {
 	if c.beginClose(&EndError{By: SidePeer, Received: code, Err: &CloseError{code, reason}, code: code}) {
 		c.dropQueue() // it wants nothing more
 	} // else the two frames cross, and ours comes behind what Send took
-	c.sendClose()
+	c.sendClose(false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() != stateClosed {
@@ -152,7 +172,7 @@ func (c *Conn) readFailed(err error) error {
 		e := &EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason}
 		c.beginClose(e)
 		c.dropQueue()
-		c.sendClose()
+		c.sendClose(false)
 		c.lingerAndFinish(nil)
 	case err == errPeerClosed && (c.raw == nil && c.sock == nil || c.read.pending()):
 		c.lingerAndFinish(nil) // TLS has an alert to send, and unread bytes would make a reset
@@ -183,40 +203,52 @@ func (c *Conn) cut(e *EndError) {
 }
 
 // finish closes the socket, moves to stateClosed and makes the record final:
-// the one that an end under way had begun, or else e.
+// the one that an end under way had begun, or else e. When it returns, whoever
+// called it, the groups have forgotten the connection and its context is done:
+// OnClose comes behind that.
 func (c *Conn) finish(e *EndError) {
-	c.mu.Lock()
-	if c.connState() == stateClosed {
-		c.mu.Unlock()
+	c.rare().finishing.Lock()
+	x, first := c.moveToClosed(e)
+	if first {
+		for _, g := range x.groups {
+			g.remove(c)
+		}
+		if x.cancel != nil {
+			x.cancel(c.end)
+		}
+	}
+	c.rare().finishing.Unlock()
+	if !first {
 		return
+	}
+	cutConn(c.nc)
+	c.trace.closed(c.end)
+	c.reg.remove(c)
+	c.dropQueue()
+	c.write.mu.Lock() // soon: whoever holds it fails now
+	c.write.shut()
+	c.unlockWrite()
+}
+
+// moveToClosed makes the end final, once, and returns what has to hear of it.
+func (c *Conn) moveToClosed(e *EndError) (x extras, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() == stateClosed {
+		return x, false
 	}
 	if c.end == nil {
 		c.end = e
 	}
 	c.state.Store(uint32(stateClosed))
 	c.trace.state(stateClosed)
-	var x extras
 	if c.extra != nil {
 		x = *c.extra
 		c.extra.groups = nil
 	}
 	c.reg.total.closed(c.end)
 	c.deflate.close()
-	c.mu.Unlock()
-
-	cutConn(c.nc)
-	c.trace.closed(c.end)
-	if x.cancel != nil {
-		x.cancel(c.end)
-	}
-	for _, g := range x.groups {
-		g.remove(c)
-	}
-	c.reg.remove(c)
-	c.dropQueue()
-	c.write.mu.Lock() // soon: whoever holds it fails now
-	c.write.shut()
-	c.unlockWrite()
+	return x, true
 }
 
 // cutConn closes a socket at once. A tls.Conn would try to send an alert, and
@@ -239,14 +271,18 @@ func (w *writer) shut() {
 		putBuffer(w.out)
 		w.out = nil
 	}
-	w.endStream(w.stream)
+	w.giveUpStream()
 }
+
+// linger closes the socket so that what was written last reaches the peer: see
+// lingerWhile. As long as the peer takes what is on its way it is waited for.
+func (c *Conn) linger() { lingerWhile(c.nc, c.unsent) }
 
 // fail tells the peer 1011 and ends the connection with cause, from the
 // goroutine that serves it.
 func (c *Conn) fail(cause error) {
 	if c.beginClose(&EndError{By: SideServer, Err: cause, code: CloseInternalError}) {
-		c.sendClose()
+		c.sendClose(false)
 	}
 	if c.connState() != stateClosed {
 		c.lingerAndFinish(nil)
@@ -256,13 +292,37 @@ func (c *Conn) fail(cause error) {
 // errShutdown is the cause of an end by Shutdown, a local close among others.
 var errShutdown = fmt.Errorf("%w: %w", ErrServerClosed, net.ErrClosed)
 
-// shutdown is closeSoon for a server that goes down.
-func (c *Conn) shutdown() {
-	c.closeSoon(&EndError{By: SideServer, Err: errShutdown, code: CloseGoingAway})
+// shutdown begins the closing handshake for a server that goes down, when the
+// handler isn't at work on a message. Otherwise the end waits until it reads on,
+// so that the answer goes out first. OnMessage may take as long as Shutdown's
+// context; a HandlerFunc, which may never read again, has CloseTimeout.
+func (c *Conn) shutdown(code CloseCode, reason string) {
+	e := &EndError{By: SideServer, Err: errShutdown, code: code, reason: reason}
+	if !c.atWork() {
+		c.closeSoon(e)
+		return
+	}
+	if c.clock.handling.Load() != handlerEvents {
+		c.rare().pendingBy.Store(c.reg.now.Load() + int64(c.reg.u.closeTimeout()))
+	}
+	c.rare().pending.Store(e)
+	if !c.atWork() { // it may have looked before
+		c.closePending()
+	} else {
+		c.lookSoon()
+	}
+}
+
+// closePending begins the end that has waited for the handler.
+func (c *Conn) closePending() {
+	if e := c.rare().pending.Swap(nil); e != nil {
+		c.rare().pendingBy.Store(0)
+		c.closeSoon(e)
+	}
 }
 
 // closeSoon begins the closing handshake of e without waiting: a connection
-// whose peer is stuck gets a goroutine, which its deadline ends.
+// whose peer is stuck gets a goroutine, which the sweeper ends.
 func (c *Conn) closeSoon(e *EndError) {
 	if !c.beginClose(e) {
 		return
@@ -273,14 +333,39 @@ func (c *Conn) closeSoon(e *EndError) {
 	}
 	p := appendClosePayload(make([]byte, 0, maxControlPayloadLen), e.code, e.reason)
 	if !c.tryControl(opClose, p) {
-		go c.sendClose()
+		go c.sendClose(true)
 	}
+}
+
+// endClose ends a closing handshake that makes no progress. A message that was
+// begun and isn't finished is given up first, so that our close frame can leave.
+func (c *Conn) endClose(now int64) {
+	if w := &c.write; c.rare().closeSent.Load() == 0 && w.mu.TryLock() {
+		given := w.stream != nil && w.err == nil
+		if given {
+			w.giveUpStream()
+			c.rare().closing.Store(now)
+		}
+		c.unlockNow()
+		if given {
+			return
+		}
+	}
+	if !c.awaitsBytes() {
+		c.mu.Lock()
+		if c.connState() == stateClosing {
+			c.end.Err = fmt.Errorf("%w: %w", errNoReader, c.end.Err)
+		}
+		c.mu.Unlock()
+	}
+	c.discard()
+	c.cut(nil)
 }
 
 // closeAndWait sends the close frame, and reads on to the peer's unless
 // another goroutine does.
 func (c *Conn) closeAndWait() {
-	c.sendClose()
+	c.sendClose(true)
 	if c.callbacks() == nil && c.read.mu.TryLock() {
 		c.readFailed(c.awaitClose())
 		c.read.mu.Unlock()

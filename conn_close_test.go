@@ -263,7 +263,7 @@ func TestCloseTimeout(t *testing.T) {
 					readOne()
 				}
 				err := <-read
-				if got := time.Since(start); got != 3*time.Second {
+				if got := time.Since(start); got < 3*time.Second || got > 3*time.Second+slack {
 					t.Errorf("peer takes the frame %t, reading %t: closed after %v, want 3s", takes, reading, got)
 				}
 				want := EndError{By: SideServer}

@@ -187,7 +187,7 @@ func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 // that what was written last reaches the peer.
 func (c *Conn) lingerAndFinish(e *EndError) {
 	if c.sock == nil {
-		linger(c.nc)
+		c.linger()
 		c.finish(e)
 		return
 	}

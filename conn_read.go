@@ -45,6 +45,7 @@ type reader struct {
 	lingering  bool            // the close frame is out, and what comes is thrown away
 	reads      uint8           // since Ready was called
 	utf8       utf8x.Validator // of a text message
+	own        bool            // extra.own serves; both are set before anybody else knows the connection
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. It is
@@ -62,11 +63,13 @@ func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessa
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
+	c.startRead()
 	t, p, err := c.appendMessage(dst)
 	c.read.release()
 	if err != nil {
 		return 0, dst, c.readFailed(err)
 	}
+	c.endRead()
 	return t, p, nil
 }
 
@@ -166,7 +169,7 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 		}
 	}
 	r.in.r += head + n
-	c.spoke()
+	c.touchMessage()
 	c.received(uint64(n))
 	return t, p, true
 }
@@ -216,7 +219,9 @@ func (c *Conn) nextFrame() error {
 		if err := c.skipFrame(); err != nil {
 			return err
 		}
-		r.started = !h.fin
+		if r.started = !h.fin; h.fin {
+			c.messageEnded()
+		}
 	}
 }
 
@@ -255,11 +260,12 @@ func (c *Conn) startFrame(h header) error {
 	r := &c.read
 	r.key, r.fin, r.left, r.pos, r.seen = h.key, h.fin, h.length, 0, 0
 	c.trace.frameStarted(h)
-	c.spoke()
+	c.touchMessage()
 	if h.opcode != opContinuation {
 		r.started, r.opcode, r.compressed = true, h.opcode, h.rsv1
 		r.utf8 = utf8x.Validator{}
 		r.fragments, r.empties, r.size = 0, 0, 0
+		c.messageBegun()
 	}
 	r.fragments++
 	if int(r.fragments) > c.reg.u.maxFragments() {
@@ -303,7 +309,7 @@ func (c *Conn) readControl(h header) error {
 		return c.answerPing(p)
 	case opPong:
 		c.reg.counters(c).pongsIn.Add(1)
-		c.beat.pong(p, &c.reg.total)
+		c.clock.pong(p, &c.reg.total)
 		return nil
 	default:
 		return c.peerClosed(p)
@@ -350,6 +356,7 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 		if err := c.fill(); err != nil {
 			return nil, false, err
 		}
+		c.touchMessage()
 	}
 	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
 	r.in.r += size
@@ -400,6 +407,7 @@ func (c *Conn) checkPayload(p []byte) error {
 func (c *Conn) endMessage() error {
 	r := &c.read
 	r.started, r.stream = false, nil
+	c.messageEnded()
 	if r.compressed {
 		return nil // what counts is what it inflates to
 	}
@@ -485,15 +493,17 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		var err error
 		if len(p) > smallSize {
 			c.uncork()
+			c.startWait()
 			if c.sock != nil {
 				n, err = c.tryReadLoop(p)
 			} else {
 				n, err = c.nc.Read(p)
 			}
+			c.stopWait(err)
 			if n == 0 && err == nil {
 				return 0, nil
 			}
-			c.heardBytes()
+			c.touchReceived(n)
 		} else {
 			err = c.fill()
 		}
@@ -506,7 +516,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 		r.in.r += n
 	}
 	r.left -= uint64(n)
-	c.spoke()
+	c.touchMessage()
 	return n, c.checkPayload(p[:n])
 }
 
@@ -539,6 +549,7 @@ func (c *Conn) skipMessage() error {
 		}
 		if r.fin {
 			r.started, r.stream = false, nil
+			c.messageEnded()
 			return nil
 		}
 		if err := c.nextFrame(); err != nil {
@@ -568,20 +579,6 @@ func (r *reader) drop() {
 	if r.in != nil && !r.lent {
 		putBuffer(r.in)
 		r.in = nil
-	}
-}
-
-// heardBytes notes a sign of life.
-func (c *Conn) heardBytes() {
-	if now := c.reg.now.Load(); c.heard.Load() != now { // a store costs more, and the time stands still between ticks
-		c.heard.Store(now)
-	}
-}
-
-// spoke notes a part of a message, either way.
-func (c *Conn) spoke() {
-	if c.reg.u.IdleTimeout > 0 {
-		c.beat.spoke.Store(c.reg.now.Load())
 	}
 }
 

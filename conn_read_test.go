@@ -486,11 +486,11 @@ func TestWholeMessagesAreNoted(t *testing.T) {
 		Upgrader: Upgrader{IdleTimeout: time.Hour},
 		Handler: Events{OnMessage: func(c *Conn, t MessageType, p []byte) {
 			answer := "noted"
-			if c.beat.spoke.Load() == unset {
+			if c.rare().message.Load() == unset {
 				answer = "not noted"
 			}
 			c.WriteMessage(t, []byte(answer)) // which counts too
-			c.beat.spoke.Store(unset)
+			c.rare().message.Store(unset)
 		}},
 	}
 	p := serveTCP(t, s)()

@@ -20,6 +20,7 @@ const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
 // back go out before the wait.
 func (c *Conn) fill() error {
 	c.uncork()
+	c.startWait()
 	for {
 		var n int
 		var err error
@@ -32,10 +33,12 @@ func (c *Conn) fill() error {
 			n, err = c.fillHeld()
 		}
 		if n > 0 {
-			c.heardBytes()
+			c.touchReceived(n)
+			c.stopWait(nil)
 			return nil
 		}
 		if err != nil {
+			c.stopWait(err)
 			return err
 		} // else nothing happened, says io.Reader
 	}
@@ -176,6 +179,7 @@ func (c *Conn) tryWrite(p []byte) (int, error) {
 		if err == netloop.ErrWait {
 			err = nil
 		}
+		c.tookBytes(n)
 		return n, err
 	}
 	rw := rawWrites.Get().(*rawWrite)
@@ -187,6 +191,7 @@ func (c *Conn) tryWrite(p []byte) (int, error) {
 	}
 	rw.p = nil
 	rawWrites.Put(rw)
+	c.tookBytes(n)
 	return n, err
 }
 

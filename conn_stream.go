@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 )
 
 // NextReader returns the type of the next message and a reader of its payload,
@@ -15,6 +16,7 @@ import (
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
+	c.startRead()
 	r := &c.read
 	half := r.started && r.stream == nil // by ReadMessage when a deadline passed
 	if err := c.beginMessage(); err != nil {
@@ -26,8 +28,10 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 		if err != nil {
 			return 0, nil, c.readFailed(err)
 		}
+		c.endRead()
 		return t, &messageReader{c: c, head: p, done: true}, nil
 	}
+	c.endRead()
 	r.stream = &messageReader{c: c}
 	return MessageType(r.opcode), r.stream, nil
 }
@@ -89,7 +93,8 @@ var errWriter = errors.New("websocket: message writer used after Close")
 // frame whenever 16 KiB have come together (Compression.FrameSize where
 // compression was agreed on), and the last one at Close; until
 // then other messages wait, but control frames don't. Errors are those of
-// WriteMessage.
+// WriteMessage. A writer that is forgotten without Close ends the connection with
+// 1011 when the garbage collector finds it, if a part of it was sent.
 func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
 	if t != TextMessage && t != BinaryMessage {
 		return nil, fmt.Errorf("websocket: NextWriter of %v", t)
@@ -97,26 +102,50 @@ func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
 	if err := c.lockData(); err != nil {
 		return nil, err
 	}
-	m := &messageWriter{c: c, opcode: opcode(t), done: make(chan struct{})}
-	c.write.stream = m
+	if c.connState() != stateOpen { // the close frame would have to wait for it
+		c.unlockWrite()
+		return nil, errClosing
+	}
+	s := &messageStream{c: c, opcode: opcode(t), done: make(chan struct{})}
+	c.write.stream = s
 	c.unlockWrite()
+	m := &messageWriter{s}
+	// What others wait for must not be forgotten: a writer that nobody can close
+	// any more ends its connection.
+	s.cleanup = runtime.AddCleanup(m, (*messageStream).abandoned, s)
 	return m, nil
 }
 
 // A messageWriter is used by one goroutine; the connection's other methods
 // stay free for the others.
-type messageWriter struct {
+type messageWriter struct{ s *messageStream }
+
+func (m *messageWriter) Write(p []byte) (int, error) {
+	defer runtime.KeepAlive(m)
+	return m.s.write(p)
+}
+
+// Close sends the last frame. The message isn't whole before.
+func (m *messageWriter) Close() error {
+	defer runtime.KeepAlive(m)
+	return m.s.close()
+}
+
+// A messageStream is a message that is written piece by piece.
+type messageStream struct {
 	c        *Conn
-	opcode   opcode // of the next frame
+	opcode   opcode
 	buf      *buffer
 	size     int
 	deflate  bool          // decided with the first frame
 	deflated int           // bytes that size became
+	begun    bool          // a frame has left; it and the counts are guarded by write.mu
 	done     chan struct{} // closed when other messages may go on
 	closed   bool
+	cleanup  runtime.Cleanup
 }
 
-func (m *messageWriter) Write(p []byte) (int, error) {
+func (m *messageStream) write(p []byte) (int, error) {
 	if m.closed {
 		return 0, errWriter
 	}
@@ -140,21 +169,53 @@ func (m *messageWriter) Write(p []byte) (int, error) {
 }
 
 // send writes what has come together as a frame.
-func (m *messageWriter) send(fin bool) error {
-	c := m.c
+func (m *messageStream) send(fin bool) error {
+	c, w := m.c, &m.c.write
 	var p []byte
 	if m.buf != nil {
 		p = m.buf.pending()
 		m.buf.w = 0
 	}
-	first := m.opcode != opContinuation
+	w.mu.Lock()
+	defer c.unlockWrite()
+	if w.err != nil {
+		return w.err
+	}
+	if w.stream != m { // the closing handshake didn't wait any longer
+		return errClosing
+	}
+	if err := c.tooLate(); err != nil {
+		c.writeFailed(err) // half a message stands on the stream
+		return w.err
+	}
 	m.size += len(p)
-	c.spoke()
-	if first {
+	err := m.sendFrame(fin, p)
+	if err == nil && !fin {
+		c.touchMessage()
+		c.creditQueue(len(p))
+	}
+	if fin {
+		c.wrote(err, m.size)
+		if err == nil && m.deflate {
+			c.countDeflated(m.deflated, m.size)
+		}
+		w.endStream(m)
+	}
+	return err
+}
+
+// sendFrame compresses and writes a frame. write.mu is held, since a window
+// may go with the connection.
+func (m *messageStream) sendFrame(fin bool, p []byte) error {
+	c := m.c
+	if !m.begun {
 		m.deflate = c.deflate != nil && m.size >= c.reg.u.Compression.threshold()
 	}
-	h := header{fin: fin, rsv1: first && m.deflate, opcode: m.opcode}
-	c.write.mu.Lock()
+	h := header{fin: fin, rsv1: !m.begun && m.deflate, opcode: opContinuation}
+	if !m.begun {
+		h.opcode = m.opcode
+	}
+	m.begun = true
 	if m.deflate {
 		b := getBuffer(c.frameSize())
 		defer putBuffer(b)
@@ -162,25 +223,16 @@ func (m *messageWriter) send(fin bool) error {
 		m.deflated += len(p)
 	}
 	h.length = uint64(len(p))
-	m.opcode = opContinuation
-	err := c.writeFrame(h, p)
-	if fin {
-		c.wrote(err, m.size)
-		if err == nil && m.deflate {
-			c.countDeflated(m.deflated, m.size)
-		}
-		c.write.endStream(m)
-	}
-	c.unlockWrite()
-	return err
+	return c.writeFrame(h, p)
 }
 
-// Close sends the last frame. The message isn't whole before.
-func (m *messageWriter) Close() error {
+// close sends the last frame.
+func (m *messageStream) close() error {
 	if m.closed {
 		return errWriter
 	}
 	m.closed = true
+	m.cleanup.Stop()
 	err := m.send(true)
 	if m.buf != nil {
 		putBuffer(m.buf)
@@ -189,10 +241,37 @@ func (m *messageWriter) Close() error {
 	return err
 }
 
+// errAbandoned is a writer of NextWriter that was forgotten before its Close.
+var errAbandoned = errors.New("websocket: a writer of NextWriter was never closed, so no other message can follow")
+
+// abandoned ends a connection whose writer nobody has any more.
+func (m *messageStream) abandoned() {
+	c, w := m.c, &m.c.write
+	go func() { // the runtime's goroutine must not wait
+		w.mu.Lock()
+		if w.stream == m {
+			w.giveUpStream()
+		}
+		half := w.halfSent
+		c.unlockWrite()
+		if half {
+			c.closeSoon(&EndError{By: SideServer, Err: errAbandoned, code: CloseInternalError})
+		}
+	}()
+}
+
 // endStream lets other messages go on behind m.
-func (w *writer) endStream(m *messageWriter) {
-	if m != nil && w.stream == m {
+func (w *writer) endStream(m *messageStream) {
+	if w.stream == m {
 		close(m.done)
 		w.stream = nil
+	}
+}
+
+// giveUpStream wakes those that wait for a message that won't end.
+func (w *writer) giveUpStream() {
+	if w.stream != nil {
+		w.halfSent = w.stream.begun
+		w.endStream(w.stream)
 	}
 }

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,11 +13,16 @@ type writer struct {
 	out *buffer    // frames not written yet; nil when there are none
 	err error      // why nothing can be sent any more
 
-	stream *messageWriter // between NextWriter and its Close
-
-	corked atomic.Bool               // the Events loop holds more frames
-	since  atomic.Int64              // the registry's time when a system call began, 0 while none runs
+	stream *messageStream            // between NextWriter and its Close
 	pong   atomic.Pointer[pongFrame] // the answer that waits for mu
+
+	since     atomic.Uint32 // when the write under way began, and its writeKind; 0 while none is
+	written   atomic.Uint32 // bytes that the system took; it comes around
+	writtenAt atomic.Uint32 // when it took the last of them
+	corked    atomic.Bool   // the Events loop holds more frames
+	watched   atomic.Bool   // the registry looks whether what is held back stays for long
+	halfSent  bool          // a message was begun that will never end: no other may follow it
+	direct    bool          // writes go to the descriptor itself
 }
 
 const copySize = 4 << 10 // a larger payload isn't copied behind its header
@@ -53,16 +57,23 @@ func (c *Conn) WriteMessage(t MessageType, p []byte) error {
 func (c *Conn) lockData() error {
 	w := &c.write
 	for {
+		if err := c.tooLate(); err != nil {
+			return err
+		}
 		w.mu.Lock()
 		if w.stream == nil || w.err != nil {
 			break
 		}
 		done := w.stream.done
 		c.unlockWrite()
-		<-done
+		c.waitFor(done)
+	}
+	if w.err == nil && w.halfSent {
+		defer c.unlockWrite()
+		return errAbandoned
 	}
 	if w.err == nil && c.queue.Load() != nil {
-		c.drainQueue() // what Send took comes first
+		c.drainQueue(writeData) // what Send took comes first
 	}
 	if w.err != nil {
 		defer c.unlockWrite()
@@ -71,12 +82,27 @@ func (c *Conn) lockData() error {
 	return nil
 }
 
+// waitFor waits for the end of another message, or for the write deadline.
+func (c *Conn) waitFor(done <-chan struct{}) {
+	var late <-chan time.Time
+	if d := c.writeDeadline(); d != nil {
+		t := time.NewTimer(time.Until(d.at))
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-done:
+	case <-late:
+	}
+}
+
+// wrote counts a message of n bytes of payload.
 func (c *Conn) wrote(err error, n int) {
 	if err == nil {
 		count := c.reg.counters(c)
 		count.messagesOut.Add(1)
 		count.bytesOut.Add(uint64(n))
-		c.spoke()
+		c.touchMessage()
 	}
 }
 
@@ -134,12 +160,16 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 		c.trace.frameWritten(h, p)
 	}
 	small := len(p) <= copySize
+	kind := writeData
+	if h.opcode.control() {
+		kind = writeControl
+	}
 	need := maxHeaderLen
 	if small {
 		need += len(p)
 	}
 	if w.out != nil && len(w.out.b)-w.out.w < need {
-		if err := c.flush(nil); err != nil {
+		if err := c.flush(nil, kind); err != nil {
 			return err
 		}
 	}
@@ -149,26 +179,19 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 	out := appendHeader(w.out.b[:w.out.w], h)
 	if !small {
 		w.out.w = len(out)
-		return c.flush(p)
+		return c.flush(p, kind)
 	}
 	w.out.w = len(append(out, p...))
 	if w.corked.Load() {
+		c.watchHeld()
 		return nil
 	}
-	return c.flush(nil)
+	return c.flush(nil, kind)
 }
-
-// vectors are the two pieces of one writev.
-type vectors struct {
-	two  [2][]byte
-	bufs net.Buffers
-}
-
-var vectorPool = sync.Pool{New: func() any { return new(vectors) }}
 
 // flush writes what is held back, and p behind it, in one system call where
 // the system has one for that.
-func (c *Conn) flush(p []byte) error {
+func (c *Conn) flush(p []byte, kind writeKind) error {
 	w := &c.write
 	if w.err != nil || w.out == nil && p == nil {
 		return w.err
@@ -177,7 +200,7 @@ func (c *Conn) flush(p []byte) error {
 	if w.out != nil {
 		out = w.out.pending()
 	}
-	c.wroteOut(c.writeWaiting(out, p))
+	c.wroteOut(c.writeWaiting(out, p, kind))
 	return w.err
 }
 
@@ -192,43 +215,6 @@ func (c *Conn) wroteOut(err error) {
 	}
 }
 
-// writeWaiting writes p and q, as long as the peer takes to take them.
-func (c *Conn) writeWaiting(p, q []byte) (err error) {
-	c.write.since.Store(c.reg.now.Load() | 1)
-	if len(q) == 0 {
-		_, err = c.nc.Write(p)
-	} else {
-		err = c.writeBoth(p, q)
-	}
-	c.write.since.Store(0)
-	return err
-}
-
-func (c *Conn) writeBoth(p, q []byte) error {
-	if c.sock != nil {
-		_, err := c.sock.WriteBoth(p, q)
-		return err
-	}
-	if c.raw == nil { // no writev, and two writes would make two TLS records
-		b := getBuffer(batchSize)
-		defer putBuffer(b)
-		n := copy(b.b, p)
-		m := copy(b.b[n:], q)
-		if _, err := c.nc.Write(b.b[:n+m]); err != nil || m == len(q) {
-			return err
-		}
-		_, err := c.nc.Write(q[m:])
-		return err
-	}
-	v := vectorPool.Get().(*vectors)
-	v.two = [2][]byte{p, q}
-	v.bufs = v.two[:]
-	_, err := v.bufs.WriteTo(c.nc)
-	v.two = [2][]byte{}
-	vectorPool.Put(v)
-	return err
-}
-
 // writeFramed sends a whole frame, after what is held back.
 func (c *Conn) writeFramed(frame []byte) error {
 	w := &c.write
@@ -236,10 +222,10 @@ func (c *Conn) writeFramed(frame []byte) error {
 		c.trace.framedWritten(frame)
 	}
 	if len(frame) > copySize || !w.corked.Load() || w.err != nil {
-		return c.flush(frame)
+		return c.flush(frame, writeData)
 	}
 	if w.out != nil && len(w.out.b)-w.out.w < len(frame) {
-		if err := c.flush(nil); err != nil {
+		if err := c.flush(nil, writeData); err != nil {
 			return err
 		}
 	}
@@ -247,34 +233,76 @@ func (c *Conn) writeFramed(frame []byte) error {
 		w.out = getBuffer(batchSize)
 	}
 	w.out.w += copy(w.out.b[w.out.w:], frame)
+	c.watchHeld()
 	return nil
 }
 
-// writeFailed makes the failure the answer to every write to come. A peer that
-// reset or closed the stream may have sent whole messages before, so the reads
-// find the end by themselves; after a deadline half a frame may stand on the
-// stream, and nobody reads at the other side: the connection is cut.
+// writeFailed makes the failure the answer to every write to come, and wakes
+// those that wait for another message's end. A peer that reset or closed the
+// stream may have sent whole messages before, so the reads find the end by
+// themselves, for as long as something comes; after a deadline half a frame may
+// stand on the stream, and nobody reads at the other side: the connection is
+// cut. A write that the end of the connection woke has that for its error.
 func (c *Conn) writeFailed(err error) {
-	c.write.err = fmt.Errorf("websocket: write: %w", err)
-	if isTimeout(err) {
-		if c.connState() == stateOpen { // else it was CloseTimeout that was over
-			c.reg.total.writeStalls.Add(1)
-		}
-		go c.cut(&EndError{By: SidePeer, Err: c.write.err}) // it needs the lock that is held here
+	w := &c.write
+	if c.connState() == stateClosed {
+		err = c.endError()
 	}
+	w.err = fmt.Errorf("websocket: write: %w", err)
+	w.giveUpStream()
+	c.rare().failed.Store(c.reg.now.Load())
+	if c.connState() != stateClosed && isTimeout(err) {
+		c.reg.total.writeStalls.Add(1)
+		go c.cut(&EndError{By: SidePeer, Err: w.err}) // it needs the lock that is held here
+		return
+	}
+	c.lookSoon()
 }
 
 // Flush sends what is held back. Under Events, while OnMessage runs and more
 // whole frames of the same read wait for it, what is written to the connection
 // is gathered, and one write takes it all when the last of them is handled or
 // 16 KiB have come together. An OnMessage that goes on for long after it wrote
-// calls Flush, or the peer waits for it, up to a quarter of WriteTimeout. What
-// other goroutines write in that time goes the same way, to keep its place.
-// Nothing else is ever held back.
+// calls Flush, or the peer waits for it, up to half a second. What other
+// goroutines write in that time goes the same way, to keep its place. Nothing
+// else is ever held back.
 func (c *Conn) Flush() error {
 	c.write.mu.Lock()
 	defer c.unlockWrite()
-	return c.flush(nil)
+	return c.flush(nil, writeData)
+}
+
+// watchHeld has the registry flush what is held back if it stays for long: a
+// callback of the batch is slow.
+func (c *Conn) watchHeld() {
+	if !c.write.watched.Load() && !c.write.watched.Swap(true) {
+		c.reg.watchHeld(c)
+	}
+}
+
+// flushHeld flushes what was held back, and never waits.
+func (c *Conn) flushHeld() {
+	w := &c.write
+	if !w.mu.TryLock() {
+		c.watchHeld() // who writes may hold it back, too
+		return
+	}
+	if w.err != nil || w.out == nil {
+		c.unlockNow()
+		return
+	}
+	if c.raw != nil {
+		n, err := c.tryWrite(w.out.pending())
+		if w.out.r += n; err != nil || w.out.r == w.out.w {
+			c.wroteOut(err)
+			c.unlockNow()
+			return
+		}
+	}
+	go func() {
+		c.flush(nil, writeQueued)
+		c.unlockWrite()
+	}()
 }
 
 // uncork ends a batch: what was held back leaves, and nothing is from here on.
@@ -337,7 +365,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if !w.mu.TryLock() {
 		return false
 	}
-	if w.err != nil || op == opClose && c.hasQueued() {
+	if w.err != nil || op == opClose && (w.stream != nil || c.hasQueued()) {
 		c.unlockNow()
 		return false
 	}
@@ -361,7 +389,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 		w.out = joined(w.out, append(appendHeader(nil, h), payload...))
 	}
 	go func() {
-		if c.flush(nil) == nil && op == opClose {
+		if c.flush(nil, writeControl) == nil && op == opClose {
 			c.sentClose()
 		}
 		c.unlockWrite()
@@ -382,13 +410,4 @@ func joined(b *buffer, frame []byte) *buffer {
 	}
 	j.w += copy(j.b[j.w:], frame)
 	return j
-}
-
-// stalledFor returns how long the write under way has waited.
-func (w *writer) stalledFor(now int64) time.Duration {
-	since := w.since.Load()
-	if since == 0 {
-		return 0
-	}
-	return time.Duration(now - since)
 }

@@ -261,8 +261,9 @@ func TestNextWriterEndsWithTheConnection(t *testing.T) {
 func TestWriteDeadlineCuts(t *testing.T) {
 	overTransports(t, func(t *testing.T, pair transport) {
 		c, _ := connect(t, new(Upgrader), pair)
-		c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
-		err := c.WriteMessage(BinaryMessage, make([]byte, 32<<20))
+		payload := make([]byte, 32<<20)
+		c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // not so short that it passes before the write
+		err := c.WriteMessage(BinaryMessage, payload)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("WriteMessage to a peer that doesn't read: %v, want %v", err, os.ErrDeadlineExceeded)
 		}

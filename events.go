@@ -44,6 +44,7 @@ type Events struct {
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 	c.mu.Lock()
 	c.extras().events = &e
+	c.clock.handling.Store(handlerEvents)
 	c.mu.Unlock()
 	c.start(r, (*Conn).loop)
 }
@@ -51,7 +52,7 @@ func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 // callbacks returns the Events that a Server serves the connection by, and nil
 // where that is another Handler or the caller of Upgrade.
 func (c *Conn) callbacks() *Events {
-	if c.own {
+	if c.read.own {
 		return c.extra.own.callbacks
 	}
 	return c.reg.events
@@ -128,6 +129,9 @@ func (c *Conn) messages() error {
 		if !r.started {
 			r.freeMessage()
 		}
+		if c.pendingEnd() != nil {
+			c.closePending()
+		}
 		if !r.pending() {
 			if err := c.fill(); err != nil {
 				return c.eventsFailed(err)
@@ -149,6 +153,7 @@ func (c *Conn) messages() error {
 			c.write.corked.Store(more)
 		}
 		onMessage(c, t, p)
+		c.touchMessage() // however long it took
 		if corked && !more {
 			c.Flush() // the last of the batch may have had no answer
 		}
@@ -160,7 +165,7 @@ func (c *Conn) eventsFailed(err error) error {
 		return err
 	}
 	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
-		c.sendClose()
+		c.sendClose(true)
 		err = errPeerClosed
 	}
 	return c.readFailed(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -66,6 +67,10 @@ const (
 	CloseSlow SlowPolicy = iota
 	// DropNewest leaves the message out for this connection, and counts that.
 	DropNewest
+	// DropOldest takes the message, and leaves out as many of those that have
+	// waited longest as it needs the room of, and counts them: the newest value
+	// always comes.
+	DropOldest
 )
 
 // ErrQueueFull is what Send returns when the message didn't go into the queue.
@@ -74,29 +79,54 @@ var ErrQueueFull = errors.New("websocket: send queue full")
 // A sendQueue holds what Send took and the socket hasn't. It exists while that
 // is something.
 type sendQueue struct {
-	messages []*PreparedMessage // from head on
+	messages []queued // from head on
 	head     int
-	size     int // bytes of them, and of what is being written
+	size     int // bytes of them
 	flying   int // bytes that are being written
+	credit   int // bytes that a message of NextWriter's had taken while these waited for its end
+}
+
+// A queued message may have others behind it that belong to it.
+type queued struct {
+	m    *PreparedMessage
+	more bool // the next one was sent in the same call
 }
 
 var sendQueues = sync.Pool{New: func() any { return new(sendQueue) }}
 
-// Send queues m and never waits: it is for one message to many, where a slow
-// receiver must not delay the others. The queue is bounded by SendQueue, and
-// written as fast as the peer takes it, many messages in one call; what was
-// queued goes out before a message that is written later, and before the close
-// frame of Close. Pings, pongs and the answer to the peer's close don't wait
-// for it.
+// Send queues messages and never waits: it is for one message to many, where a
+// slow receiver must not delay the others. What was queued is written as fast
+// as the peer takes it, many messages in one call; it goes out before a message
+// that is written later, and before the close frame of Close. Pings, pongs and
+// the answer to the peer's close don't wait for it. Messages that are given in
+// one call stay together: all of them are sent, or none, and nothing but control
+// frames between them.
 //
-// An error means that m won't be sent: it matches net.ErrClosed when the end
-// of the connection has begun, and ErrQueueFull otherwise. With CloseSlow a
-// full queue is dropped and the connection closed with 1008.
-func (c *Conn) Send(m *PreparedMessage) error {
-	if err := m.check(); err != nil {
-		return err
+// The queue is bounded by SendQueue, in bytes of backlog: what waits behind the
+// message that is being written. So a queue that is empty takes any one
+// message, and a large one doesn't make a fast receiver slow.
+//
+// An error means that the messages won't be sent: it matches net.ErrClosed when
+// the end of the connection has begun, and ErrQueueFull when there is no room.
+// With CloseSlow a full queue is dropped and the connection closed with 1008.
+func (c *Conn) Send(m ...*PreparedMessage) error {
+	for _, m := range m {
+		if err := m.check(); err != nil {
+			return err
+		}
 	}
-	n := len(m.frame)
+	return c.enqueue(m)
+}
+
+// enqueue is Send of messages that were checked.
+func (c *Conn) enqueue(ms []*PreparedMessage) error {
+	n := 0
+	for _, m := range ms {
+		n += len(m.frame)
+	}
+	if len(ms) == 0 {
+		return nil
+	}
 	c.qmu.Lock()
 	// Whoever closes changes the state first and then looks into the queue, so
 	// that it finds what was taken here.
@@ -105,22 +135,48 @@ func (c *Conn) Send(m *PreparedMessage) error {
 		return errClosing
 	}
 	q := c.queue.Load()
-	held := 0
-	if q != nil {
-		held = q.size
-	}
-	if n > c.reg.u.sendQueue()-held {
+	idle := q == nil
+	if !idle && !c.makeRoom(q, n) {
 		c.qmu.Unlock()
 		return c.queueFull()
 	}
 	q = c.ownQueue()
-	q.messages = append(q.messages, m)
+	for i, m := range ms {
+		q.messages = append(q.messages, queued{m, i < len(ms)-1})
+	}
 	q.size += n
 	c.qmu.Unlock()
-	if held == 0 {
+	if idle {
 		c.reg.drains.add(c)
 	}
 	return nil
+}
+
+// makeRoom reports whether the backlog has room for n bytes, and with DropOldest
+// sees to it. qmu is held.
+func (c *Conn) makeRoom(q *sendQueue, n int) bool {
+	limit := c.reg.u.sendQueue()
+	if limit < math.MaxInt-q.credit { // no overflow
+		limit += q.credit
+	}
+	if q.size == 0 || n <= limit-q.size {
+		return true
+	}
+	if c.reg.u.SlowPolicy != DropOldest {
+		return false
+	}
+	at := q.head
+	for at > 0 && at < len(q.messages) && q.messages[at-1].more { // the rest of what is being written
+		at++
+	}
+	first := at
+	for at < len(q.messages) && (n > limit-q.size || q.messages[at-1].more && at > first) {
+		q.size -= len(q.messages[at].m.frame)
+		c.reg.counters(c).dropped.Add(1)
+		at++
+	}
+	q.messages = slices.Delete(q.messages, first, at)
+	return true
 }
 
 // ownQueue returns c's queue, made when there is none. qmu is held.
@@ -131,6 +187,31 @@ func (c *Conn) ownQueue() *sendQueue {
 		c.queue.Store(q)
 	}
 	return q
+}
+
+// Queued returns how many bytes wait in the queue of Send, the message that is
+// being written among them. It is what bufferedAmount is to a browser: a
+// producer that looks at it needn't send what would be dropped.
+func (c *Conn) Queued() int {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	if q := c.queue.Load(); q != nil {
+		return q.size + q.flying
+	}
+	return 0
+}
+
+// creditQueue notes n bytes that the peer took of a message of NextWriter's
+// while the queue waited for its end: as much of the queue it would have taken.
+func (c *Conn) creditQueue(n int) {
+	if c.queue.Load() == nil {
+		return
+	}
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	if q := c.queue.Load(); q != nil {
+		q.credit += n
+	}
 }
 
 var errSlow = &ProtocolError{ClosePolicyViolation, "send queue full: the peer reads too slowly", ""}
@@ -149,9 +230,14 @@ func (c *Conn) dropQueue() {
 	c.qmu.Lock()
 	defer c.qmu.Unlock()
 	if q := c.queue.Load(); q != nil {
-		clear(q.messages)
-		q.messages, q.head = q.messages[:0], 0
+		q.reset()
 	}
+}
+
+// reset empties the queue, but for what is being written.
+func (q *sendQueue) reset() {
+	clear(q.messages)
+	q.messages, q.head, q.size, q.credit = q.messages[:0], 0, 0, 0
 }
 
 // hasQueued reports whether something is to go out before a close frame.
@@ -172,17 +258,17 @@ func (c *Conn) nextPiece() []byte {
 	if q == nil {
 		return nil
 	}
-	q.size -= q.flying
 	q.flying = 0
 	waiting := q.messages[q.head:]
 	if len(waiting) == 0 {
-		q.messages, q.head, q.size = q.messages[:0], 0, 0
+		q.reset()
 		c.queue.Store(nil)
 		sendQueues.Put(q)
 		return nil
 	}
 	w := &c.write
-	for i, m := range waiting {
+	for i, next := range waiting {
+		m := next.m
 		frame := c.frameOf(m)
 		alone := i == 0 && w.out == nil && (len(waiting) == 1 || len(frame) > batchSize)
 		if !alone {
@@ -197,8 +283,9 @@ func (c *Conn) nextPiece() []byte {
 		if c.trace != nil {
 			c.trace.framedWritten(frame)
 		}
-		q.messages[q.head] = nil
+		q.messages[q.head].m = nil
 		q.head++
+		q.size -= len(m.frame)
 		q.flying += len(m.frame)
 		c.sendingFrame(m, frame)
 		c.wrote(nil, len(m.payload))
@@ -209,18 +296,19 @@ func (c *Conn) nextPiece() []byte {
 	return w.out.pending()
 }
 
-// sendNow is Send that writes m at once, as far as the socket takes it, when
-// nothing stands before it.
-func (c *Conn) sendNow(m *PreparedMessage) error {
+// sendNow is enqueue that writes a message at once, as far as the socket takes
+// it, when nothing stands before it.
+func (c *Conn) sendNow(ms []*PreparedMessage) error {
 	w := &c.write
-	if !c.canTry() || c.queue.Load() != nil || !w.mu.TryLock() {
-		return c.Send(m)
+	if !c.canTry() || len(ms) != 1 || c.queue.Load() != nil || !w.mu.TryLock() {
+		return c.enqueue(ms)
 	}
-	if w.err != nil || w.stream != nil || w.out != nil || w.corked.Load() || c.queue.Load() != nil ||
-		c.connState() != stateOpen || len(m.frame) > c.reg.u.sendQueue() {
+	if w.err != nil || w.stream != nil || w.halfSent || w.out != nil || w.corked.Load() || c.queue.Load() != nil ||
+		c.connState() != stateOpen {
 		c.unlockNow()
-		return c.Send(m)
+		return c.enqueue(ms)
 	}
+	m := ms[0]
 	frame := c.frameOf(m)
 	if c.trace != nil {
 		c.trace.framedWritten(frame)
@@ -230,9 +318,7 @@ func (c *Conn) sendNow(m *PreparedMessage) error {
 	c.wrote(err, len(m.payload))
 	if err == nil && n < len(frame) {
 		c.qmu.Lock()
-		q := c.ownQueue()
-		q.size += len(m.frame)
-		q.flying += len(m.frame)
+		c.ownQueue().flying += len(m.frame)
 		c.qmu.Unlock()
 		go c.writeOn(frame[n:])
 		return nil
@@ -245,8 +331,8 @@ func (c *Conn) sendNow(m *PreparedMessage) error {
 // writeOn writes the rest of a message and the queue behind it, and waits for
 // the peer. It has taken over write.mu.
 func (c *Conn) writeOn(p []byte) {
-	c.wroteOut(c.writeWaiting(p, nil))
-	c.drainQueue()
+	c.wroteOut(c.writeWaiting(p, nil, writeQueued))
+	c.drainQueue(writeQueued)
 	c.unlockWrite()
 }
 
@@ -258,7 +344,7 @@ func (c *Conn) drainNow() {
 		go c.drainSlow()
 		return
 	}
-	if w.stream != nil { // between the frames of a message
+	if w.stream != nil || w.halfSent { // between the frames of a message
 		c.unlockNow()
 		go c.drainSlow()
 		return
@@ -287,14 +373,14 @@ func (c *Conn) drainSlow() {
 }
 
 // drainQueue writes the queue and waits for the peer. The caller holds write.mu.
-func (c *Conn) drainQueue() {
+func (c *Conn) drainQueue(kind writeKind) {
 	for c.write.err == nil {
 		c.writePong()
 		p := c.nextPiece()
 		if p == nil {
 			return
 		}
-		c.wroteOut(c.writeWaiting(p, nil))
+		c.wroteOut(c.writeWaiting(p, nil, kind))
 	}
 	c.endQueue()
 }
@@ -374,45 +460,54 @@ func (g *Group) shard(c *Conn) *groupShard {
 	return &g.shards[uintptr(unsafe.Pointer(c))>>16%groupShards]
 }
 
-// Join adds c, and reports false when it has ended.
+// Join adds c, and reports false when it has ended. The locks are taken in this
+// order, here and in Leave, so that both do all of it or nothing at a time.
 func (g *Group) Join(c *Conn) bool {
-	c.mu.Lock()
-	if x := c.extras(); c.connState() != stateClosed && !slices.Contains(x.groups, leaver(g)) {
-		x.groups = append(x.groups, g)
-	}
-	c.mu.Unlock()
 	s := g.shard(c)
 	s.mu.Lock()
-	if _, in := s.index[c]; !in {
-		if s.index == nil {
-			s.index = make(map[*Conn]int)
-		}
-		s.index[c] = len(s.members)
-		s.members = append(s.members, c)
-		g.size.Add(1)
-	}
-	s.mu.Unlock()
-	if c.connState() == stateClosed { // finish may have looked before
-		g.remove(c)
+	defer s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() == stateClosed {
 		return false
 	}
+	if _, in := s.index[c]; in {
+		return true
+	}
+	x := c.extras()
+	x.groups = append(x.groups, g)
+	if s.index == nil {
+		s.index = make(map[*Conn]int)
+	}
+	s.index[c] = len(s.members)
+	s.members = append(s.members, c)
+	g.size.Add(1)
 	return true
 }
 
 // Leave removes c, and reports whether it was a member.
 func (g *Group) Leave(c *Conn) bool {
-	c.mu.Lock()
-	if x := c.extra; x != nil {
-		x.groups = slices.DeleteFunc(x.groups, func(l leaver) bool { return l == g })
-	}
-	c.mu.Unlock()
-	return g.remove(c)
-}
-
-func (g *Group) remove(c *Conn) bool {
 	s := g.shard(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x := c.extra; x != nil {
+		x.groups = slices.DeleteFunc(x.groups, func(l leaver) bool { return l == g })
+	}
+	return g.removeFrom(s, c)
+}
+
+// remove forgets a connection that has ended.
+func (g *Group) remove(c *Conn) {
+	s := g.shard(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.removeFrom(s, c)
+}
+
+// removeFrom takes c out of its shard, whose lock is held.
+func (g *Group) removeFrom(s *groupShard, c *Conn) bool {
 	i, in := s.index[c]
 	if !in {
 		return false
@@ -435,17 +530,20 @@ func (g *Group) Len() int { return int(g.size.Load()) }
 func (g *Group) Members() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for i := range g.shards {
-			s := &g.shards[i]
-			s.mu.RLock()
-			members := slices.Clone(s.members)
-			s.mu.RUnlock()
-			for _, c := range members {
+			for _, c := range g.shards[i].clone() {
 				if !yield(c) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// clone returns the members there are.
+func (s *groupShard) clone() []*Conn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.members)
 }
 
 const (
@@ -456,24 +554,52 @@ const (
 	broadcastPart = 256
 )
 
-// Broadcast sends m to every member as Send does, and returns how many took
-// it. It never waits for one: a message that comes alone is written at once, as
-// far as the socket takes it, and what comes within a millisecond of the last
-// broadcast is queued, so that a burst leaves in few writes. A goroutine's
-// broadcasts reach every member in their order; of two goroutines' it is not
-// said which comes first.
-func (g *Group) Broadcast(m *PreparedMessage) int {
-	if m.check() != nil {
-		return 0
+// Broadcast sends messages to every member as Send does, and returns how many
+// took them. It never waits for one: a message that comes alone is written at
+// once, as far as the socket takes it, and what comes within a millisecond of
+// the last broadcast is queued, so that a burst leaves in few writes. A
+// goroutine's broadcasts reach every member in their order; of two goroutines'
+// it is not said which comes first.
+func (g *Group) Broadcast(m ...*PreparedMessage) int {
+	var to [groupShards]audience
+	for i := range g.shards {
+		to[i].shard = &g.shards[i]
+	}
+	return g.broadcast(to[:], m)
+}
+
+// BroadcastFunc is Broadcast to the members that keep wants, as all but the
+// sender. keep is called before the first message is sent, without any lock: it
+// may do what it likes with the group and its members.
+func (g *Group) BroadcastFunc(keep func(*Conn) bool, m ...*PreparedMessage) int {
+	var to [groupShards]audience
+	for i := range g.shards {
+		members := g.shards[i].clone()
+		to[i].members = slices.DeleteFunc(members, func(c *Conn) bool { return !keep(c) })
+	}
+	return g.broadcast(to[:], m)
+}
+
+// An audience is who gets a broadcast: a shard's members, or some of them.
+type audience struct {
+	shard   *groupShard // nil for members
+	members []*Conn
+}
+
+func (g *Group) broadcast(to []audience, ms []*PreparedMessage) int {
+	for _, m := range ms {
+		if m.check() != nil {
+			return 0
+		}
 	}
 	const underWay = 1 << 62
 	alone := monotonic()-g.ended.Swap(underWay) > int64(broadcastGap)
 	n := 0
 	if alone {
-		n = g.broadcastNow(m)
+		n = g.broadcastNow(to, ms)
 	} else {
-		for i := range g.shards {
-			n += g.shards[i].send(m, (*Conn).Send)
+		for i := range to {
+			n += to[i].send(ms, (*Conn).enqueue)
 		}
 	}
 	g.ended.Store(monotonic())
@@ -481,11 +607,11 @@ func (g *Group) Broadcast(m *PreparedMessage) int {
 }
 
 // broadcastNow writes to all members, on as many processors as they are worth.
-func (g *Group) broadcastNow(m *PreparedMessage) int {
-	var shard, reached atomic.Int64
+func (g *Group) broadcastNow(to []audience, ms []*PreparedMessage) int {
+	var next, reached atomic.Int64
 	work := func() {
-		for i := shard.Add(1); i <= groupShards; i = shard.Add(1) {
-			reached.Add(int64(g.shards[i-1].send(m, (*Conn).sendNow)))
+		for i := next.Add(1); i <= int64(len(to)); i = next.Add(1) {
+			reached.Add(int64(to[i-1].send(ms, (*Conn).sendNow)))
 		}
 	}
 	var others sync.WaitGroup
@@ -497,11 +623,15 @@ func (g *Group) broadcastNow(m *PreparedMessage) int {
 	return int(reached.Load())
 }
 
-func (s *groupShard) send(m *PreparedMessage, send func(*Conn, *PreparedMessage) error) (n int) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, c := range s.members {
-		if send(c, m) == nil {
+func (a *audience) send(ms []*PreparedMessage, send func(*Conn, []*PreparedMessage) error) (n int) {
+	members := a.members
+	if a.shard != nil {
+		a.shard.mu.RLock()
+		defer a.shard.mu.RUnlock()
+		members = a.shard.members
+	}
+	for _, c := range members {
+		if send(c, ms) == nil {
 			n++
 		}
 	}

@@ -92,7 +92,7 @@ func TestBroadcastAlone(t *testing.T) {
 	const size = 8 << 20 // more than any socket takes
 	first, second := NewPreparedMessage(BinaryMessage, make([]byte, size)), text("second")
 	for name, want := range map[string]struct{ limit, reached int }{
-		"room for both": {2 * size, 1}, "room for one": {size + maxHeaderLen, 0},
+		"room behind it": {4 << 10, 1}, "a queue of one": {1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t, Upgrader{SendQueue: want.limit})
@@ -181,7 +181,7 @@ func TestSendOrder(t *testing.T) {
 func TestSendWhileClosing(t *testing.T) {
 	ends := map[string]func(*Server, *Conn){
 		"Close":    func(_ *Server, c *Conn) { c.Close(CloseGoingAway, "") },
-		"Shutdown": func(_ *Server, c *Conn) { c.shutdown() },
+		"Shutdown": func(_ *Server, c *Conn) { c.shutdown(CloseGoingAway, "") },
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
@@ -301,10 +301,14 @@ func TestDropNewest(t *testing.T) {
 	var c *Conn
 	for c = range r.Members() {
 	}
+	c.write.mu.Lock() // what is queued stays there
 	sent := 0
 	var err error
 	for ; err == nil; sent++ {
 		err = c.Send(text("%d %s", sent, strings.Repeat("x", 100_000)))
+	}
+	if got := c.Queued(); got < 900_000 || got > 1<<20 {
+		t.Errorf("Queued() = %d in a queue of 1 MiB that is full", got)
 	}
 	if err != ErrQueueFull {
 		t.Fatalf("Send = %v, want %v", err, ErrQueueFull)
@@ -312,6 +316,7 @@ func TestDropNewest(t *testing.T) {
 	if err := c.Send(NewPreparedMessage(TextMessage, make([]byte, 2<<20))); err != ErrQueueFull {
 		t.Errorf("Send of more than the queue = %v, want %v", err, ErrQueueFull)
 	}
+	c.unlockWrite()
 	for i := range sent - 1 {
 		_, got, err := stuck.message()
 		if n, _, _ := strings.Cut(got, " "); err != nil || n != fmt.Sprint(i) {

@@ -87,6 +87,11 @@ type Server struct {
 	// same moment; 0 closes them at once. Until its turn comes a connection is
 	// served as before.
 	ShutdownSpread time.Duration
+	// ShutdownCode is the close code that Shutdown tells the clients, 1001 (going
+	// away) when it is 0 or none that can be sent; 1012 says that the service
+	// restarts. ShutdownReason is a word for them, of at most 123 bytes.
+	ShutdownCode   CloseCode
+	ShutdownReason string
 	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
@@ -370,11 +375,11 @@ func (s *Server) run(c *Conn, r *http.Request) {
 	if !returned {
 		return
 	}
-	code := CloseNormal
 	if s.stopping.Load() {
-		code = CloseGoingAway
+		c.Close(s.shutdownCode(), s.ShutdownReason)
+	} else {
+		c.Close(CloseNormal, "")
 	}
-	c.Close(code, "")
 	c.awaitEnd()
 }
 
@@ -386,7 +391,7 @@ func (s *Server) isClosed() bool {
 
 // handlerOf returns the Handler that serves c.
 func (s *Server) handlerOf(c *Conn) Handler {
-	if c.own {
+	if c.read.own {
 		return c.extra.own.handler
 	}
 	return s.Handler
@@ -413,6 +418,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.serveUpgrade(w, r)
+}
+
+func (s *Server) shutdownCode() CloseCode {
+	if s.ShutdownCode.sendable() {
+		return s.ShutdownCode
+	}
+	return CloseGoingAway
 }
 
 // Conns returns an iterator over the connections that are open at the call.
@@ -539,7 +551,7 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 				return
 			}
 		}
-		c.shutdown()
+		c.shutdown(s.shutdownCode(), s.ShutdownReason)
 	}
 }
 

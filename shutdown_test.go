@@ -195,7 +195,7 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 func TestShutdownLosesNothing(t *testing.T) {
 	const messages = 300
 	text := func(i int) string { return fmt.Sprintf("%d %s", i, strings.Repeat("x", i*37%5000)) }
-	release := make(chan struct{})
+	var release chan struct{}
 	ways := map[string]Handler{
 		"written": HandlerFunc(func(c *Conn, r *http.Request) {
 			for i := range messages {
@@ -221,7 +221,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 				}
 			}
 			close(release)
-			for c.connState() == stateOpen { // the answers of the last 16 KiB wait for more
+			for c.pendingEnd() == nil { // the answers of the last 16 KiB wait for more
 				runtime.Gosched()
 			}
 		}},
@@ -269,7 +269,7 @@ func TestShutdownWaitsForHandlers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &Server{Handler: handler}
+				s := &Server{Handler: handler, Upgrader: Upgrader{PingInterval: -1}}
 				ln := newPipeListener()
 				serve(t, s, ln)
 				p := ln.open(t)

@@ -2,8 +2,9 @@ package websocket
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -25,16 +26,22 @@ type registry struct {
 	stat   [countShards]counters
 	total  totals
 
+	limits limits
+	tick   time.Duration // between two slots
+	ticks  atomic.Uint32 // how often the wheel has turned; written under mu
+
 	mu      sync.Mutex
 	wheel   [wheelSlots]link // circular lists; a connection is in the slot of its next visit
-	at      int              // the slot whose time has come
-	due     link             // its connections, while turning
+	due     link             // the connections whose time has come, while turning
 	n       int
 	turning bool          // the one sweeper, or its predecessor, visits connections
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
 
 	drains drains
 	loop   netloop.Loop
+
+	heldMu sync.Mutex
+	held   []*Conn // that have held answers back since the last tick
 
 	pending    atomic.Int32 // upgrades that will add a connection or settle
 	standalone bool         // in the table of standalones
@@ -50,6 +57,12 @@ type link struct {
 	prev, next *link
 	c          *Conn // nil for a list's head
 }
+
+// What Conn.visit is during a visit, and when somebody wants another one then.
+const (
+	visiting   = math.MaxUint32
+	visitAgain = math.MaxUint32 - 1
+)
 
 func (l *link) empty() bool { return l.next == l || l.next == nil }
 
@@ -74,44 +87,40 @@ func (l *link) appendTo(cs []*Conn) []*Conn {
 	return cs
 }
 
-// A keepAlive is what the sweeper knows of a connection.
-type keepAlive struct {
-	pingAt int64        // the sweeper's alone
-	asked  atomic.Int64 // registry's time of the ping that has no answer yet, or 0
-	stamp  atomic.Int64 // that ping's payload: when it left, monotonic
-	rtt    atomic.Int64
-	endBy  atomic.Int64 // end of MaxLifetime, or in stateClosing of CloseTimeout
-	spoke  atomic.Int64 // registry's time of the last part of a message, if there is an IdleTimeout
-}
-
 // pong takes a pong's payload; one that nobody asked for is no fault (RFC 6455,
 // section 5.5.3).
-func (k *keepAlive) pong(p []byte, t *totals) {
-	if stamp := k.stamp.Load(); len(p) == 8 && stamp != 0 && binary.BigEndian.Uint64(p) == uint64(stamp) {
+func (k *clock) pong(p []byte, t *totals) {
+	if len(p) != 8 || k.stamp.Load() != stampOf(binary.BigEndian.Uint64(p)) {
+		return
+	}
+	if stamp := int64(binary.BigEndian.Uint64(p)); k.stamp.Swap(0) != 0 {
 		rtt := monotonic() - stamp
-		k.rtt.Store(rtt)
-		k.stamp.Store(0)
+		if rtt < 0 || rtt > int64(time.Hour) {
+			return // made up by the peer
+		}
+		k.rtt.Store(uint32(time.Duration(rtt) / time.Microsecond))
 		t.answered(time.Duration(rtt))
 	}
 }
 
 var (
 	errPongTimeout  = fmt.Errorf("websocket: no pong and no other byte within PongTimeout: %w", os.ErrDeadlineExceeded)
-	errWriteTimeout = fmt.Errorf("websocket: the peer took longer than WriteTimeout for a write: %w", os.ErrDeadlineExceeded)
+	errWriteTimeout = fmt.Errorf("websocket: the peer took nothing for WriteTimeout: %w", os.ErrDeadlineExceeded)
+	errHalfOpen     = fmt.Errorf("websocket: a write failed, and nothing more came from the peer: %w", io.ErrUnexpectedEOF)
 	errMaxLifetime  = fmt.Errorf("websocket: open for MaxLifetime: %w", os.ErrDeadlineExceeded)
-	errIdle         = fmt.Errorf("websocket: no message for IdleTimeout: %w", os.ErrDeadlineExceeded)
-	errNoReader     = errors.New("websocket: nobody read the answer to our close frame")
+	errIdle         = fmt.Errorf("websocket: no part of a message for IdleTimeout: %w", os.ErrDeadlineExceeded)
 )
 
-// tick is the time between two slots: fine enough for the shortest timeout.
-func (g *registry) tick() time.Duration {
-	d := 10 * 250 * time.Millisecond
-	for _, t := range []time.Duration{g.u.pingInterval(), g.u.pongTimeout(), g.u.writeTimeout(), g.u.closeTimeout(), g.u.IdleTimeout, g.u.MaxLifetime} {
+// tickOf is the time between two slots: fine enough for the shortest timeout.
+func (u *Upgrader) tickOf() time.Duration {
+	const parts = 20
+	d := parts * 250 * time.Millisecond
+	for _, t := range []time.Duration{u.pingInterval(), u.pongTimeout(), u.writeTimeout(), u.closeTimeout(), u.IdleTimeout, u.MaxLifetime} {
 		if t > 0 {
 			d = min(d, t)
 		}
 	}
-	return max(d/10, time.Millisecond)
+	return max(d/parts, time.Millisecond)
 }
 
 // add makes c one of the registry's connections.
@@ -121,19 +130,58 @@ func (g *registry) add(c *Conn) {
 	g.total.accepted.Add(1)
 	if g.now.Load() == 0 {
 		g.now.Store(1)
+		g.limits, g.tick = g.u.limits(), g.u.tickOf()
 	}
-	c.heard.Store(g.now.Load())
-	c.beat.spoke.Store(g.now.Load())
+	k, now := &c.clock, g.now.Load()
+	k.received.Store(instantOf(now))
+	c.touchMessage()
 	if t := g.u.MaxLifetime; t > 0 {
-		c.beat.endBy.Store(g.now.Load() + int64(t-rand.N(t/10+1)))
+		c.rare().lifeEnd = now + int64(t-rand.N(t/10+1))
 	}
-	c.beat.pingAt = g.now.Load() + int64(jitter(g.u.pingInterval()))
+	if g.u.MinRate > 0 {
+		c.rare().rate = new(rateMeter)
+	}
+	k.pingAt = instantOf(now + int64(jitter(g.u.pingInterval())))
+	if c.callbacks() != nil {
+		k.handling.Store(handlerEvents)
+	}
 	c.link.c = c
-	g.wheel[(g.at+1)%wheelSlots].insert(&c.link)
+	g.insert(c, 1)
 	if g.n++; g.n == 1 {
 		g.stop = make(chan struct{})
-		go g.run(g.stop, g.tick())
+		go g.run(g.stop, g.tick)
 	}
+}
+
+// stampOf is what is kept of a ping's payload.
+func stampOf(payload uint64) uint32 { return max(uint32(payload), 1) }
+
+// insert puts c where the wheel comes in so many ticks. mu is held.
+func (g *registry) insert(c *Conn, ticks int64) {
+	at := g.ticks.Load() + uint32(min(max(ticks, 1), wheelSlots-1))
+	c.visit.Store(at)
+	g.wheel[at%wheelSlots].insert(&c.link)
+}
+
+// lookSoon has the sweeper look at the connection as soon as it looks whether
+// bytes move: a write has begun to wait, or an end has begun.
+func (c *Conn) lookSoon() {
+	g := c.reg
+	soon := max(int64(g.limits.sample/max(g.tick, 1)), 1)
+	if left := c.visit.Load() - g.ticks.Load(); int64(left) <= soon {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.link.c == nil {
+		return
+	}
+	if v := c.visit.Load(); v == visiting || v == visitAgain {
+		c.visit.Store(visitAgain)
+		return
+	}
+	c.link.remove()
+	g.insert(c, soon)
 }
 
 func (g *registry) remove(c *Conn) {
@@ -148,6 +196,9 @@ func (g *registry) remove(c *Conn) {
 	}
 	if g.n--; g.n == 0 {
 		close(g.stop)
+		g.heldMu.Lock()
+		g.held = nil
+		g.heldMu.Unlock()
 		if g.standalone {
 			go g.forget() // its locks go the other way round
 		}
@@ -187,6 +238,27 @@ func (g *registry) conns() []*Conn {
 	return g.due.appendTo(cs)
 }
 
+// watchHeld puts c among the connections that hold something back.
+func (g *registry) watchHeld(c *Conn) {
+	g.heldMu.Lock()
+	defer g.heldMu.Unlock()
+	g.held = append(g.held, c)
+}
+
+// flushHeld flushes, once in a tick, what is held back at that moment: a
+// callback of the batch may take long, whichever it is. It costs one that is
+// only busy a write more.
+func (g *registry) flushHeld() {
+	g.heldMu.Lock()
+	held := g.held
+	g.held = nil
+	g.heldMu.Unlock()
+	for _, c := range held {
+		c.write.watched.Store(false)
+		c.flushHeld()
+	}
+}
+
 // run turns the wheel. It counts the time that the process was awake: after a
 // machine slept, or a virtual one was moved, what the peers sent meanwhile
 // still waits to be read, and nobody has been silent for that long.
@@ -203,6 +275,7 @@ func (g *registry) run(stop <-chan struct{}, tick time.Duration) {
 		now := time.Now()
 		g.now.Add(int64(min(max(now.Sub(last), 0), 2*tick)))
 		last = now
+		g.flushHeld()
 		g.turn(tick)
 		g.loop.Trim()
 	}
@@ -216,10 +289,10 @@ func (g *registry) turn(tick time.Duration) {
 		return
 	}
 	g.turning = true
-	g.at = (g.at + 1) % wheelSlots
-	for head := &g.wheel[g.at]; !head.empty(); {
+	for head := &g.wheel[g.ticks.Add(1)%wheelSlots]; !head.empty(); {
 		l := head.next
 		l.remove()
+		l.c.visit.Store(visiting)
 		g.due.insert(l)
 	}
 	for !g.due.empty() {
@@ -227,11 +300,14 @@ func (g *registry) turn(tick time.Duration) {
 		g.mu.Unlock()
 		next := c.sweep(g.now.Load())
 		g.mu.Lock()
-		if c.link.c != nil {
-			c.link.remove()
-			slots := min(max(next/tick, 1), wheelSlots-1)
-			g.wheel[(g.at+int(slots))%wheelSlots].insert(&c.link)
+		if c.link.c == nil {
+			continue
 		}
+		c.link.remove()
+		if c.visit.Load() == visitAgain {
+			next = 0
+		}
+		g.insert(c, int64(next/tick)+1)
 	}
 	g.turning = false
 }
@@ -245,115 +321,75 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// never is further away than any visit.
-const never = time.Duration(1<<62 - 1)
-
-// sweep looks after one connection and returns when to look again. It never
-// waits: one stuck peer must not cost the others their pings.
+// sweep looks after one connection and returns in what time to look again. It
+// never waits: one stuck peer must not cost the others their pings.
 func (c *Conn) sweep(now int64) time.Duration {
-	if c.connState() == stateClosing {
-		left := time.Duration(c.beat.endBy.Load() - now)
-		if left < -time.Second { // the reader had its deadline: there is none
-			c.cut(&EndError{By: SideServer, Err: errNoReader})
+	for {
+		c.observe(now)
+		t := c.times(now)
+		at, do := t.next(&c.reg.limits)
+		// What happened since the last tick has that one's time, which is a little
+		// earlier: nobody is cut before the time is over.
+		if at >= now {
+			return time.Duration(at - now)
 		}
-		return max(left, 0) + time.Second
-	}
-	next := never
-	for _, look := range []func(*Conn, int64) time.Duration{(*Conn).sweepWrite, (*Conn).sweepPing, (*Conn).sweepAge} {
-		next = min(next, look(c, now))
-		if c.connState() != stateOpen {
+		c.perform(do, now, &t)
+		if c.connState() == stateClosed {
 			return 0
 		}
 	}
-	return max(next, 0)
 }
 
-// sweepWrite cuts a connection whose peer takes nothing.
-func (c *Conn) sweepWrite(now int64) time.Duration {
-	t := c.reg.u.writeTimeout()
-	if t <= 0 {
-		return never
-	}
-	stalled := c.write.stalledFor(now)
-	if stalled > t {
-		c.reg.total.writeStalls.Add(1)
-		if tc, ok := c.nc.(*net.TCPConn); ok {
-			tc.SetLinger(0) // what it doesn't read needn't stay in the kernel
-		}
-		c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
-	}
-	if c.write.corked.Load() {
-		go c.Flush() // an OnMessage that goes on for long holds nothing back for ever
-	}
-	return t/4 - stalled
-}
-
-// sweepPing sends the keep-alive pings, and cuts a connection whose peer sends
-// nothing after one.
-func (c *Conn) sweepPing(now int64) time.Duration {
-	k := &c.beat
-	t, limit := c.reg.u.pingInterval(), c.reg.u.pongTimeout()
-	if t <= 0 {
-		return never
-	}
-	next := never
-	if asked := k.asked.Load(); asked != 0 && limit > 0 {
-		waited := time.Duration(now - asked)
-		switch {
-		case c.heard.Load() >= asked:
-			k.asked.Store(0)
-		case waited > limit:
-			c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
-			return 0
-		default:
-			next = limit - waited
-		}
-	}
-	if now >= k.pingAt {
+// perform does what is due.
+func (c *Conn) perform(do duty, now int64, t *times) {
+	switch do {
+	case dutyPing:
 		c.keepAlivePing(now)
-		k.pingAt = now + int64(jitter(t))
-		if limit > 0 {
-			next = min(next, limit)
-		}
+		c.clock.pingAt = instantOf(now + int64(jitter(c.reg.u.pingInterval())))
+	case dutyCutWriter:
+		c.reg.total.writeStalls.Add(1)
+		c.discard()
+		c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
+	case dutyCutSilent:
+		c.discard()
+		c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
+	case dutyCutBroken:
+		c.cut(&EndError{By: SidePeer, Err: errHalfOpen})
+	case dutyEndClose:
+		c.endClose(now)
+	case dutyClosePending:
+		c.closePending()
+	case dutyCloseOld:
+		c.closeSoon(&EndError{By: SideServer, Err: errMaxLifetime, code: CloseGoingAway, reason: "maximum lifetime"})
+	case dutyCloseIdle:
+		c.closeSoon(&EndError{By: SideServer, Err: errIdle, code: CloseNormal, reason: "idle"})
+	case dutyCloseSlow:
+		c.closeTooSlow(now, t.slow)
 	}
-	return min(next, time.Duration(k.pingAt-now))
 }
 
-// sweepAge closes a connection that is too old, or whose peer only keeps it.
-func (c *Conn) sweepAge(now int64) time.Duration {
-	next := never
-	if c.reg.u.MaxLifetime > 0 {
-		if next = time.Duration(c.beat.endBy.Load() - now); next <= 0 {
-			c.closeSoon(&EndError{By: SideServer, Err: errMaxLifetime, code: CloseGoingAway, reason: "maximum lifetime"})
-			return 0
-		}
+// discard makes the system forget what the peer doesn't take.
+func (c *Conn) discard() {
+	if tc, ok := c.nc.(*net.TCPConn); ok {
+		tc.SetLinger(0)
 	}
-	if t := c.reg.u.IdleTimeout; t > 0 {
-		left := t - time.Duration(now-c.beat.spoke.Load())
-		if left < 0 { // and not 0: the time of the last tick is a little less than the time
-			c.closeSoon(&EndError{By: SideServer, Err: errIdle, code: CloseNormal, reason: "idle"})
-			return 0
-		}
-		next = min(next, left)
-	}
-	return next
 }
 
 // keepAlivePing sends a ping that says when it left.
 func (c *Conn) keepAlivePing(now int64) {
-	k := &c.beat
+	k := &c.clock
 	stamp := monotonic()
-	k.stamp.Store(stamp)
+	k.stamp.Store(stampOf(uint64(stamp)))
 	var p [8]byte
 	binary.BigEndian.PutUint64(p[:], uint64(stamp))
 	// A byte that came before the ping, in the same tick, answers nothing. One
 	// that comes behind it in the same tick does.
-	c.heard.CompareAndSwap(now, now-1)
+	k.received.CompareAndSwap(instantOf(now), instantOf(now)-1)
 	if !c.tryControl(opPing, p[:]) {
 		return
 	}
 	c.reg.counters(c).pingsOut.Add(1)
-	if k.asked.Load() == 0 {
-		k.asked.Store(now)
+	if k.asked == 0 {
+		k.asked = instantOf(now)
 	}
 }

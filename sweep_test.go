@@ -254,7 +254,7 @@ func TestClockJumpCutsNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sleepy.write.since.Store(1) // as if a write had been stuck all the time
+		sleepy.write.since.Store(1<<2 | uint32(writeControl)) // as if a write had been stuck all the time
 		time.Sleep(time.Hour + 5*time.Second)
 		p.send(clientFrame(opPong, true, payload))
 		p.pongs(0)
@@ -321,7 +321,9 @@ func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 		first, _ := connect(t, u, func(testing.TB) (net.Conn, net.Conn) { return sc, client })
 		second, _ := connectPipe(t, u)
 		time.Sleep(time.Second)
-		first.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
+		for _, c := range []*Conn{first, second} { // so that the sweeper has both in its hands
+			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
+		}
 		<-sc.closing
 		var got []*Conn
 		got = append(got, second.reg.conns()...)
@@ -362,13 +364,13 @@ func TestTick(t *testing.T) {
 		want time.Duration
 	}{
 		{Upgrader{}, 250 * time.Millisecond},
-		{Upgrader{PongTimeout: time.Second}, 100 * time.Millisecond},
+		{Upgrader{PongTimeout: time.Second}, 50 * time.Millisecond},
 		{Upgrader{WriteTimeout: time.Millisecond}, time.Millisecond},
 		{Upgrader{PingInterval: -1, PongTimeout: -1, WriteTimeout: -1}, 250 * time.Millisecond},
 	}
 	for _, test := range tests {
-		if got := (&registry{u: &test.u}).tick(); got != test.want {
-			t.Errorf("tick() of %+v = %v, want %v", test.u, got, test.want)
+		if got := test.u.tickOf(); got != test.want {
+			t.Errorf("tickOf() of %+v = %v, want %v", test.u, got, test.want)
 		}
 	}
 }

@@ -88,17 +88,29 @@ type Upgrader struct {
 	// PingInterval is the time between two keep-alive pings, spread by 10 % each
 	// way; 25 s by default.
 	PingInterval time.Duration
-	// PongTimeout is how long a peer may send nothing at all after a ping
-	// before the connection is cut; 20 s by default.
+	// PongTimeout is how long a peer may make no progress after a ping before
+	// the connection is cut; 20 s by default. Progress is a byte that comes, or one
+	// that its system takes from ours. A ping's time begins when it has left, and
+	// silence counts only while something waits to read: a callback that takes
+	// long, or a handler that only writes, cuts nobody.
 	PongTimeout time.Duration
-	// WriteTimeout is how long one write, of a message or a batch of them, may
-	// wait for the peer before the connection is cut; 10 s by default. The whole
-	// of a large message has to be taken in that time; NextWriter's frames have it
-	// each.
+	// WriteTimeout is how long a write may wait without the peer's system taking
+	// a byte before the connection is cut; 10 s by default. A peer that keeps
+	// reading is never cut, however slowly and whatever the size. Linux tells what
+	// was taken; elsewhere, and for a net.Conn that is neither of package net's
+	// own nor TLS over one, a part of up to 32 KiB has to be taken in that time.
 	WriteTimeout time.Duration
-	// CloseTimeout bounds the closing handshake; 5 s by default. It can't be
-	// switched off.
+	// CloseTimeout is how long the closing handshake may make no progress, as
+	// the peer reads what was written before; 5 s by default. It can't be switched
+	// off. A peer that has our close frame, goes on sending and never answers has
+	// four times that.
 	CloseTimeout time.Duration
+	// MinRate is the bytes in a second that a message under way must make, coming
+	// or going, over half a minute; off by default. Under it: close code 1008.
+	// It is for servers that strangers reach, so that nobody keeps the memory of a
+	// message by a byte now and then. Choose it far below what the slowest
+	// network of a client of yours makes, as 100.
+	MinRate int
 
 	// Peers that stay too long, or ask for too much.
 
@@ -108,7 +120,7 @@ type Upgrader struct {
 	// authenticated again, or to another server behind the same address.
 	MaxLifetime time.Duration
 	// IdleTimeout closes a connection on which no part of a message has come or
-	// gone for so long, whatever pings and pongs say; off by default. The peer is
+	// was taken for so long, whatever pings and pongs say; off by default. The peer is
 	// told 1000, "idle": nothing went wrong, and it needn't come back at once.
 	IdleTimeout time.Duration
 	// MaxControlRate limits the pings and pongs that a peer sends in a second;
@@ -118,11 +130,12 @@ type Upgrader struct {
 
 	// One message to many: Conn.Send and Group.
 
-	// SendQueue bounds what Send holds for a connection, in bytes; 1 MiB by
-	// default. Over it SlowPolicy decides.
+	// SendQueue bounds what Send holds for a connection behind the message that
+	// is being written, in bytes; 1 MiB by default. Over it SlowPolicy decides. A
+	// queue that is empty takes any one message.
 	SendQueue int
 	// SlowPolicy is what becomes of a connection whose queue is full: CloseSlow,
-	// the default, or DropNewest.
+	// the default, DropNewest or DropOldest.
 	SlowPolicy SlowPolicy
 
 	// Looking at it.

@@ -320,7 +320,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	}
 	c := newConn(nc, h.reg, h.trace)
 	if a.handler != nil || h.from != nil {
-		c.own, c.extras().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
+		c.read.own, c.extras().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
 	}
 	h.setConn(c.nc)
 	if c.sock == nil {

@@ -64,3 +64,4 @@ func (s *Socket) WantWrite()                                   { panic(errUnsupp
 func (s *Socket) CloseWrite() error                            { panic(errUnsupported) }
 func (s *Socket) OnHangup(func())                              { panic(errUnsupported) }
 func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
+func (s *Socket) WaitWrite() error                             { panic(errUnsupported) }

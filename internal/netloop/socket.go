@@ -487,6 +487,13 @@ func (s *Socket) WriteBoth(p, q []byte) (n int, err error) {
 	}
 }
 
+// WaitWrite waits until there may be room to write again, behind a TryWrite that
+// said ErrWait. The write deadline holds.
+func (s *Socket) WaitWrite() error {
+	w := s.waiting()
+	return s.wait("write", &w.write, w, eventOut)
+}
+
 // failure is err as package net would return it.
 func (s *Socket) failure(op string, err error) error {
 	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
