@@ -148,6 +148,7 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 		c.raw = descriptorOf(nc)
 		c.write.direct = writevCapable && c.raw != nil
 	}
+	limitUnsent(nc)
 	return c
 }
 

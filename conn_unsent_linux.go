@@ -1,9 +1,11 @@
 package websocket
 
 import (
-	"os"
+	"net"
 	"syscall"
 	"unsafe"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // unsent returns how many of the bytes that were written the peer's system
@@ -30,15 +32,18 @@ func (c *Conn) unsent() (n int, known bool) {
 const tcpNotsentLowat = 0x19
 
 // limitUnsent makes the system take no more than notsentLimit bytes beyond what
-// is on its way, so that the rest waits with us.
-func limitUnsent(raw syscall.RawConn) error {
-	var err error
-	if e := raw.Control(func(fd uintptr) {
-		err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, notsentLimit))
-	}); e != nil {
-		return e
+// is on its way, so that the rest waits with us. Where it can't be set, more
+// waits in the system.
+func limitUnsent(nc net.Conn) {
+	raw := socketOf(nc)
+	if s, ok := nc.(*netloop.Socket); ok {
+		raw, _ = s.SyscallConn()
 	}
-	return err
+	if raw != nil {
+		raw.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, notsentLimit)
+		})
+	}
 }
 
 // writev writes p and q in one call.

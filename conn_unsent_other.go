@@ -4,13 +4,13 @@ package websocket
 
 import (
 	"errors"
-	"syscall"
+	"net"
 )
 
 // unsent tells nothing where the system doesn't.
 func (c *Conn) unsent() (n int, known bool) { return 0, false }
 
-func limitUnsent(syscall.RawConn) error { return nil }
+func limitUnsent(net.Conn) {}
 
 const writevCapable = false
 
