@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,36 @@ func (c *Conn) Close(code CloseCode, reason string) error {
 	}
 	c.closeAndWait()
 	return nil
+}
+
+// CloseRead is for a HandlerFunc that only writes: from here on the connection
+// answers pings and the peer's close frame by itself, in a goroutine that ends
+// with it. A message that comes is none of the protocol between the two: the peer
+// is told 1008. The context is that of Context, done when the connection has
+// ended. Nothing else may read any more. Under Events, which reads anyway, it
+// does nothing.
+func (c *Conn) CloseRead() context.Context {
+	if c.clock.handling.Load() != handlerEvents {
+		go c.refuseMessages()
+	}
+	return c.Context()
+}
+
+var errUnwanted = &ProtocolError{ClosePolicyViolation, "a message where none is read", ""}
+
+// refuseMessages reads until the end.
+func (c *Conn) refuseMessages() {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	err := c.beginMessage()
+	for err != nil && isTimeout(err) && c.connState() == stateOpen { // a deadline that was for the reads before
+		c.nc.SetReadDeadline(time.Time{})
+		err = c.beginMessage()
+	}
+	if err == nil {
+		err = errUnwanted
+	}
+	c.readFailed(err)
 }
 
 // CloseNow cuts the connection without a closing handshake; the peer's

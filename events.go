@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
 )
@@ -123,6 +124,7 @@ func (c *Conn) closed(err error) {
 func (c *Conn) messages() error {
 	onMessage := c.events().OnMessage
 	r := &c.read
+	late := 0
 	for {
 		// Most waits are here and not inside of borrowMessage: the stack of a
 		// goroutine that waits with fewer calls on it is half as large.
@@ -133,7 +135,7 @@ func (c *Conn) messages() error {
 			c.closePending()
 		}
 		if !r.pending() {
-			if err := c.fill(); err != nil {
+			if err := c.fill(); err != nil && !c.fillLate(err, &late) {
 				return c.eventsFailed(err)
 			}
 		}
@@ -141,6 +143,9 @@ func (c *Conn) messages() error {
 		if !ok {
 			var err error
 			if t, p, err = c.borrowMessage(); err != nil {
+				if c.fillLate(err, &late) {
+					continue
+				}
 				return c.eventsFailed(err)
 			}
 		}
@@ -158,6 +163,38 @@ func (c *Conn) messages() error {
 			c.Flush() // the last of the batch may have had no answer
 		}
 	}
+}
+
+// What fillLate reads behind a deadline: more than a socket holds by default, and
+// for as long as bytes that have come need to pass through TLS.
+const (
+	lateBytes = 8 << 20
+	lateTime  = 10 * time.Millisecond
+)
+
+// fillLate reads what had come before the read deadline passed, while a callback
+// ran: the runtime doesn't look into the socket any more then. It reports false
+// when there is nothing, or err isn't a deadline. late counts what it has read.
+func (c *Conn) fillLate(err error, late *int) bool {
+	if c.sock != nil || !isTimeout(err) || c.connState() != stateOpen || *late > lateBytes {
+		return false
+	}
+	r := &c.read
+	n := 0
+	if c.raw != nil {
+		r.got = 0
+		c.raw.Control(func(fd uintptr) {
+			if c.tryRead(fd) {
+				n = int(r.got)
+			}
+		})
+		*late += max(n, 0)
+	} else if *late == 0 {
+		*late = lateBytes + 1
+		c.nc.SetReadDeadline(time.Now().Add(lateTime))
+		n, _ = c.fillHeld()
+	}
+	return n > 0
 }
 
 func (c *Conn) eventsFailed(err error) error {
