@@ -82,8 +82,13 @@ func (c *Conn) closeTooSlow(now int64, e *ProtocolError) {
 		reason = "reading too slowly"
 	}
 	c.rare().closeBy.Store(now + int64(c.reg.u.closeTimeout()))
-	if c.beginClose(&EndError{By: SideServer, Err: e, code: e.Code, reason: reason}) {
-		c.dropQueue()
+	if !c.beginClose(&EndError{By: SideServer, Err: e, code: e.Code, reason: reason}) {
+		return
+	}
+	c.dropQueue()
+	if e == errSlowSender {
 		go c.closeAndWait()
+	} else { // behind the message that it doesn't take there is no use in waiting
+		c.tryControl(opClose, appendClosePayload(nil, e.Code, reason))
 	}
 }

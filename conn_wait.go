@@ -140,7 +140,17 @@ func (c *Conn) writeLoop(p, q []byte) error {
 	return nil
 }
 
-const pieceSize = 2 * batchSize
+// pieceSize is how much is written at once. A whole batch is one piece; of a
+// larger write to a connection of which nothing else is known, less.
+func (c *Conn) pieceSize(n int) int {
+	if _, ok := c.nc.(*tls.Conn); ok {
+		return batchSize
+	}
+	if n <= batchSize+stashSize {
+		return n
+	}
+	return smallSize
+}
 
 // writePieces writes by nc's own Write, in pieces: that one returns is the only
 // progress that such a connection shows. Over TLS a piece is one record, and
@@ -157,8 +167,9 @@ func (c *Conn) writePieces(p, q []byte) error {
 		}
 	}
 	for _, part := range [2][]byte{p, q} {
+		size := c.pieceSize(len(part))
 		for len(part) > 0 {
-			n, err := c.nc.Write(part[:min(len(part), pieceSize)])
+			n, err := c.nc.Write(part[:min(len(part), size)])
 			c.tookBytes(n)
 			if err != nil {
 				return err

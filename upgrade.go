@@ -98,7 +98,7 @@ type Upgrader struct {
 	// a byte before the connection is cut; 10 s by default. A peer that keeps
 	// reading is never cut, however slowly and whatever the size. Linux tells what
 	// was taken; elsewhere, and for a net.Conn that is neither of package net's
-	// own nor TLS over one, a part of up to 32 KiB has to be taken in that time.
+	// own nor TLS over one, a part of up to 16 KiB has to be taken in that time.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the closing handshake may make no progress, as
 	// the peer reads what was written before; 5 s by default. It can't be switched
