@@ -49,7 +49,10 @@ func run(addr, old string, behind, deflate bool) error {
 		return err
 	}
 	p := newProtocols(deflate)
-	go func() { served <- p.serve(ln, behind) }()
+	if behind {
+		p.web = newWeb(p.ws)
+	}
+	go func() { served <- p.serve(ln) }()
 	log.Printf("open http://%v/; Ctrl-C ends", ln.Addr())
 	select {
 	case err := <-served:
@@ -64,12 +67,15 @@ func run(addr, old string, behind, deflate bool) error {
 
 // serve is one of two ways: on the listener itself, or behind net/http, from
 // which the WebSockets are taken over.
-func (p *protocols) serve(ln net.Listener, behind bool) error {
-	if !behind {
-		return p.ws.Serve(ln)
+func (p *protocols) serve(ln net.Listener) error {
+	if p.web != nil {
+		return p.web.Serve(ln)
 	}
-	p.web = &http.Server{Handler: p.ws, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	return p.web.Serve(ln)
+	return p.ws.Serve(ln)
+}
+
+func newWeb(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 }
 
 // shutDown lets SignalR's clients know that they may come back. GETs that hang
