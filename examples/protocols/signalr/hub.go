@@ -97,7 +97,7 @@ func (c *Client) beat() {
 	case silence > cmp.Or(c.hub.ClientTimeout, 30*time.Second):
 		c.end("nothing has come for too long", true)
 	default:
-		c.put(c.conn.Send, &record{Type: typePing})
+		c.put(false, &record{Type: typePing})
 		time.AfterFunc(cmp.Or(c.hub.KeepAlive, 15*time.Second), c.beat)
 	}
 }
@@ -204,7 +204,7 @@ func (c *Client) invoke(r *record) {
 			if item == nil {
 				item = json.RawMessage("null") // which isn't left out
 			}
-			return c.put(c.conn.WritePrepared, &record{Type: typeStreamItem, InvocationID: r.InvocationID, Item: item})
+			return c.put(true, &record{Type: typeStreamItem, InvocationID: r.InvocationID, Item: item})
 		}
 	}
 	if !c.begin(r, call, cancel) {
@@ -273,29 +273,31 @@ func (c *Client) complete(r *record, result any, err error) {
 	if err != nil {
 		answer.Result, answer.Error = nil, cmp.Or(err.Error(), "failed")
 	}
-	if err := c.put(c.conn.WritePrepared, answer); errors.Is(err, errEncode) {
-		c.put(c.conn.WritePrepared, &record{Type: typeCompletion, InvocationID: r.InvocationID, Error: err.Error()})
+	if err := c.put(true, answer); errors.Is(err, errEncode) {
+		c.put(true, &record{Type: typeCompletion, InvocationID: r.InvocationID, Error: err.Error()})
 	}
 }
 
-// put encodes a record for this client, and sends it: by WritePrepared, so that
-// a stream is as fast as its reader, or by Send, which never waits.
-func (c *Client) put(send func(*websocket.PreparedMessage) error, r *record) error {
+// put encodes a record for this client, and sends it: waiting, so that a stream
+// is as fast as its reader, or without.
+func (c *Client) put(wait bool, r *record) error {
 	m, err := c.codec.Load().prepare(r)
-	if err != nil {
-		return err
+	if err == nil && wait {
+		err = c.conn.WritePrepared(m)
+	} else if err == nil {
+		err = c.conn.Send(m)
 	}
-	return send(m)
+	return err
 }
 
 // Send calls a method of the client's, without an answer.
 func (c *Client) Send(target string, args ...any) error {
-	return c.put(c.conn.Send, &record{Type: typeInvocation, Target: target, Arguments: append([]any{}, args...)})
+	return c.put(false, &record{Type: typeInvocation, Target: target, Arguments: append([]any{}, args...)})
 }
 
 // end says why, and whether the client may come back.
 func (c *Client) end(reason string, again bool) {
-	c.put(c.conn.Send, &record{Type: typeClose, Error: reason, AllowReconnect: again})
+	c.put(false, &record{Type: typeClose, Error: reason, AllowReconnect: again})
 	c.conn.Close(websocket.CloseNormal, "")
 }
 
