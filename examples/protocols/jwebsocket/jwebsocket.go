@@ -227,11 +227,7 @@ func (s *Server) event(c *Client, name string, fields Token) {
 }
 
 func (s *Server) others(c *Client, m *websocket.PreparedMessage, andItself bool) {
-	for conn := range s.all.Members() {
-		if conn != c.conn || andItself {
-			conn.Send(m) // who reads too slowly is closed, and nobody waits
-		}
-	}
+	s.all.BroadcastFunc(func(conn *websocket.Conn) bool { return andItself || conn != c.conn }, m)
 }
 
 // closed forgets the client. The library has taken it out of the group.

@@ -67,6 +67,7 @@ func dial(t *testing.T, addr string) *client {
 	if welcome["type"] != "welcome" || welcome["ns"] != System || c.id == "" || welcome.string("usid") == "" {
 		t.Fatalf("after the header: %v; want the welcome", welcome)
 	}
+	c.request(Token{"ns": System, "type": "ping", "echo": true}, Token{"code": 0.0}) // the others have heard of it
 	return c
 }
 

@@ -264,7 +264,6 @@ func (c *Client) run(r *record, call *Call) (result any, err error) {
 	return result, err
 }
 
-// complete sends the answer, if one is wanted.
 func (c *Client) complete(r *record, result any, err error) {
 	if r.InvocationID == "" {
 		return
@@ -278,14 +277,13 @@ func (c *Client) complete(r *record, result any, err error) {
 	}
 }
 
-// put encodes a record for this client, and sends it: waiting, so that a stream
-// is as fast as its reader, or without.
+// put sends a record, and waits for the client if a stream is to be as slow as it.
 func (c *Client) put(wait bool, r *record) error {
 	m, err := c.codec.Load().prepare(r)
 	if err == nil && wait {
-		err = c.conn.WritePrepared(m)
+		return c.conn.WritePrepared(m)
 	} else if err == nil {
-		err = c.conn.Send(m)
+		return c.conn.Send(m)
 	}
 	return err
 }

@@ -37,6 +37,13 @@ func text(format string, args ...any) packet {
 	return packet{false, data, websocket.NewPreparedMessage(websocket.TextMessage, data)}
 }
 
+func frames(packets []packet) (all []*websocket.PreparedMessage) {
+	for _, p := range packets {
+		all = append(all, p.frame)
+	}
+	return all
+}
+
 // A session is one client, whichever way it comes.
 type session struct {
 	srv *Server
@@ -276,7 +283,7 @@ func (s *session) polls() bool {
 func (s *session) ready() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn != nil || s.wake != nil
+	return s.conn != nil && s.conn.Queued() == 0 || s.wake != nil
 }
 
 func received(c *websocket.Conn, t websocket.MessageType, data []byte) {
@@ -300,9 +307,7 @@ func (s *session) upgraded(c *websocket.Conn, said string) bool {
 		c.Send(text("3probe").frame)
 	case s.probe == c && said == "5" && s.probed:
 		s.conn, s.probe, s.probed = c, nil, false
-		for _, p := range s.queue {
-			c.Send(p.frame)
-		}
+		c.Send(frames(s.queue)...)
 		s.queue, s.queued = nil, 0
 		if s.closed {
 			s.srv.forget(s)
@@ -328,11 +333,11 @@ func lost(c *websocket.Conn, err error) {
 func (s *session) send(packets ...packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.Send(frames(packets)...) // the library closes the one whose queue is full
+		return
+	}
 	for _, p := range packets {
-		if s.conn != nil {
-			s.conn.Send(p.frame) // the library closes the one whose queue is full
-			continue
-		}
 		if s.queued > 0 && s.queued+len(p.data) > maxQueue || s.closed {
 			go s.close("transport error") // unless it is
 			return
