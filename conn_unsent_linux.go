@@ -4,8 +4,6 @@ import (
 	"net"
 	"syscall"
 	"unsafe"
-
-	"github.com/rawws/websocket/internal/netloop"
 )
 
 // unsent returns how many of the bytes that were written the peer's system
@@ -35,11 +33,7 @@ const tcpNotsentLowat = 0x19
 // is on its way, so that the rest waits with us. Where it can't be set, more
 // waits in the system.
 func limitUnsent(nc net.Conn) {
-	raw := socketOf(nc)
-	if s, ok := nc.(*netloop.Socket); ok {
-		raw, _ = s.SyscallConn()
-	}
-	if raw != nil {
+	if raw := socketOf(nc); raw != nil {
 		raw.Control(func(fd uintptr) {
 			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, notsentLimit)
 		})

@@ -194,7 +194,7 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 // written while more messages wait, which is held back.
 func TestShutdownLosesNothing(t *testing.T) {
 	const messages = 300
-	text := func(i int) string { return fmt.Sprintf("%d %s", i, strings.Repeat("x", i*37%5000)) }
+	text := func(i int) string { return fmt.Sprintf("%d %s", i, strings.Repeat("x", i*37%500)) }
 	var release chan struct{}
 	ways := map[string]Handler{
 		"written": HandlerFunc(func(c *Conn, r *http.Request) {

@@ -370,8 +370,11 @@ func (c *Conn) perform(do duty, now int64, t *times) {
 
 // discard makes the system forget what the peer doesn't take.
 func (c *Conn) discard() {
-	if tc, ok := c.nc.(*net.TCPConn); ok {
-		tc.SetLinger(0)
+	switch nc := c.nc.(type) {
+	case *netloop.Socket:
+		nc.SetLinger(0)
+	case *net.TCPConn:
+		nc.SetLinger(0)
 	}
 }
 

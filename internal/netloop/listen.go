@@ -22,8 +22,11 @@ type Listener struct {
 	s     *Socket // stands for the listener in the set
 }
 
-// Listen returns nil if ln isn't a *net.TCPListener or *net.UnixListener.
-func (l *Loop) Listen(ln net.Listener) *Listener {
+// Listen returns nil if ln isn't a *net.TCPListener or *net.UnixListener. TCP sockets
+// have the options of their listener, so they are set once: what is written leaves
+// at once, as package net has it, and no more than unsent bytes wait in the system
+// before they have left (TCP_NOTSENT_LOWAT; 0 for any number).
+func (l *Loop) Listen(ln net.Listener, unsent int) *Listener {
 	a := &Listener{loop: l}
 	var err error
 	switch ln := ln.(type) {
@@ -40,6 +43,14 @@ func (l *Loop) Listen(ln net.Listener) *Listener {
 	}
 	if err != nil {
 		return nil
+	}
+	if a.unix == nil {
+		a.raw.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+			if unsent > 0 {
+				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, unsent)
+			}
+		})
 	}
 	return a
 }
@@ -115,8 +126,6 @@ func (a *Listener) Accept() (*Socket, error) {
 			s.local = addrPort(sa)
 		}
 	}
-	// As package net does: what is written leaves at once.
-	syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	return s, nil
 }
 

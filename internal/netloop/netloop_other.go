@@ -30,7 +30,7 @@ type Worker struct {
 type Loop struct{}
 
 // Listen returns nil.
-func (l *Loop) Listen(net.Listener) *Listener { return nil }
+func (l *Loop) Listen(net.Listener, int) *Listener { return nil }
 
 // Adopt returns an error.
 func (l *Loop) Adopt(net.Conn) (*Socket, error) { return nil, errUnsupported }
@@ -65,3 +65,6 @@ func (s *Socket) CloseWrite() error                            { panic(errUnsupp
 func (s *Socket) OnHangup(func())                              { panic(errUnsupported) }
 func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
 func (s *Socket) WaitWrite() error                             { panic(errUnsupported) }
+func (s *Socket) Unsent() (int, error)                         { panic(errUnsupported) }
+func (s *Socket) SetUnsentLowWater(int) error                  { panic(errUnsupported) }
+func (s *Socket) SetLinger(int) error                          { panic(errUnsupported) }

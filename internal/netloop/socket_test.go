@@ -100,7 +100,7 @@ func TestWildcardAddress(t *testing.T) {
 	}
 	defer ln.Close()
 	var loop Loop
-	a := loop.Listen(ln)
+	a := loop.Listen(ln, 0)
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
 		nc, err := net.Dial("tcp", net.JoinHostPort(host, port))
@@ -372,7 +372,7 @@ func TestAdopt(t *testing.T) {
 	if _, err := new(Loop).Adopt(client); err == nil {
 		t.Error("a pipe was adopted")
 	}
-	if new(Loop).Listen(struct{ net.Listener }{}) != nil {
+	if new(Loop).Listen(struct{ net.Listener }{}, 0) != nil {
 		t.Error("Listen took a listener around another")
 	}
 }
@@ -519,7 +519,7 @@ func TestListenerClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var loop Loop
-	a := loop.Listen(ln)
+	a := loop.Listen(ln, 0)
 	var calls atomic.Int32
 	if err := a.Serve(func() bool { calls.Add(1); return false }); err != nil || !a.Open() {
 		t.Fatalf("Serve: %v, Open() = %v", err, a.Open())
