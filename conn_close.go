@@ -302,6 +302,8 @@ func (w *writer) shut() {
 		putBuffer(w.out)
 		w.out = nil
 	}
+	w.rest = nil
+	w.full.Store(false)
 	w.giveUpStream()
 }
 

@@ -48,6 +48,9 @@ func (c *Conn) setOpening(r *http.Request) {
 
 // Ready serves the connection as far as that goes without waiting for the peer.
 func (c *Conn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	if c.write.full.Load() {
+		c.drainOn()
+	}
 	r := &c.read
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,9 +9,10 @@ import (
 
 // A writer is the sending half of a connection.
 type writer struct {
-	mu  sync.Mutex // frames leave one after the other, and guards the rest
-	out *buffer    // frames not written yet; nil when there are none
-	err error      // why nothing can be sent any more
+	mu   sync.Mutex // frames leave one after the other, and guards the rest
+	out  *buffer    // frames not written yet; nil when there are none
+	rest []byte     // what the socket didn't take of a frame that isn't in out
+	err  error      // why nothing can be sent any more
 
 	stream *messageStream            // between NextWriter and its Close
 	pong   atomic.Pointer[pongFrame] // the answer that waits for mu
@@ -22,6 +23,7 @@ type writer struct {
 	corked    atomic.Bool   // the Events loop holds more frames
 	watched   atomic.Bool   // the registry looks whether what is held back stays for long
 	halfSent  bool          // a message was begun that will never end: no other may follow it
+	full      atomic.Bool   // the loop goes on with rest or out when the socket has room
 	direct    bool          // writes go to the descriptor itself
 }
 
@@ -112,6 +114,10 @@ func (c *Conn) unlockWrite() {
 	w := &c.write
 	for {
 		c.writePong()
+		if w.full.Load() {
+			c.unlockFull()
+			return
+		}
 		w.mu.Unlock()
 		if w.pong.Load() == nil || !w.mu.TryLock() {
 			return
@@ -119,10 +125,22 @@ func (c *Conn) unlockWrite() {
 	}
 }
 
+// unlockFull lets go of a writer whose socket is full. The loop goes on when there
+// is room, with a pong that waits as well; it may have been told of the room while
+// the writer was locked.
+func (c *Conn) unlockFull() {
+	c.write.mu.Unlock()
+	c.sock.WantWrite()
+}
+
 // unlockNow is unlockWrite for who serves other connections too, and must not
 // wait for this one's peer to take a pong.
 func (c *Conn) unlockNow() {
 	w := &c.write
+	if w.full.Load() {
+		c.unlockFull()
+		return
+	}
 	if w.pong.Load() == nil {
 		w.mu.Unlock()
 		if w.pong.Load() == nil || !w.mu.TryLock() {
@@ -135,7 +153,7 @@ func (c *Conn) unlockNow() {
 // writePong sends the pong that waits. Who holds mu is the only one to take it.
 func (c *Conn) writePong() {
 	w := &c.write
-	if w.pong.Load() == nil {
+	if w.pong.Load() == nil || w.full.Load() {
 		return
 	}
 	f := w.pong.Swap(nil)
@@ -193,6 +211,9 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 // the system has one for that.
 func (c *Conn) flush(p []byte, kind writeKind) error {
 	w := &c.write
+	if w.full.Load() {
+		c.writeRest()
+	}
 	if w.err != nil || w.out == nil && p == nil {
 		return w.err
 	}
@@ -202,6 +223,20 @@ func (c *Conn) flush(p []byte, kind writeKind) error {
 	}
 	c.wroteOut(c.writeWaiting(out, p, kind))
 	return w.err
+}
+
+// writeRest writes what the socket had no room for, and waits until it has.
+func (c *Conn) writeRest() { c.wroteOut(c.writeWaiting(c.takeRest(), nil, writeQueued)) }
+
+// takeRest returns what the socket had no room for; wroteOut ends its write.
+func (c *Conn) takeRest() []byte {
+	w := &c.write
+	w.full.Store(false)
+	p := w.rest
+	if w.rest = nil; p == nil && w.out != nil {
+		p = w.out.pending()
+	}
+	return p
 }
 
 // wroteOut ends a write of w.out: the buffer goes back, a failure is kept.
@@ -249,6 +284,8 @@ func (c *Conn) writeFailed(err error) {
 		err = c.endError()
 	}
 	w.err = fmt.Errorf("websocket: write: %w", err)
+	w.rest = nil
+	w.full.Store(false)
 	w.giveUpStream()
 	c.rare().failed.Store(c.reg.now.Load())
 	if c.connState() != stateClosed && isTimeout(err) {
@@ -287,11 +324,11 @@ func (c *Conn) flushHeld() {
 		c.watchHeld() // who writes may hold it back, too
 		return
 	}
-	if w.err != nil || w.out == nil {
+	if w.err != nil || w.out == nil || w.full.Load() {
 		c.unlockNow()
 		return
 	}
-	if c.raw != nil {
+	if c.canTry() {
 		n, err := c.tryWrite(w.out.pending())
 		if w.out.r += n; err != nil || w.out.r == w.out.w {
 			c.wroteOut(err)
@@ -341,7 +378,8 @@ var pongFrames = sync.Pool{New: func() any { return new(pongFrame) }}
 // (section 5.5.3).
 func (c *Conn) answerPing(p []byte) error {
 	w := &c.write
-	if w.mu.TryLock() {
+	locked := w.mu.TryLock()
+	if locked && !w.full.Load() {
 		c.sendPong(p)
 		c.unlockWrite()
 		return nil
@@ -351,7 +389,7 @@ func (c *Conn) answerPing(p []byte) error {
 	if old := w.pong.Swap(f); old != nil {
 		pongFrames.Put(old)
 	}
-	if w.mu.TryLock() { // it was let go meanwhile, and may not have seen the pong
+	if locked || w.mu.TryLock() { // it was let go meanwhile, and may not have seen the pong
 		c.unlockWrite()
 	}
 	return nil
@@ -365,7 +403,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if !w.mu.TryLock() {
 		return false
 	}
-	if w.err != nil || op == opClose && (w.stream != nil || c.hasQueued()) {
+	if w.err != nil || w.full.Load() || op == opClose && (w.stream != nil || c.hasQueued()) {
 		c.unlockNow()
 		return false
 	}

@@ -303,7 +303,7 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 	if !c.canTry() || len(ms) != 1 || c.queue.Load() != nil || !w.mu.TryLock() {
 		return c.enqueue(ms)
 	}
-	if w.err != nil || w.stream != nil || w.halfSent || w.out != nil || w.corked.Load() || c.queue.Load() != nil ||
+	if w.err != nil || w.stream != nil || w.halfSent || w.out != nil || w.full.Load() || w.corked.Load() || c.queue.Load() != nil ||
 		c.connState() != stateOpen {
 		c.unlockNow()
 		return c.enqueue(ms)
@@ -320,7 +320,7 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 		c.qmu.Lock()
 		c.ownQueue().flying += len(m.frame)
 		c.qmu.Unlock()
-		go c.writeOn(frame[n:])
+		c.leaveRest(frame, n)
 		return nil
 	}
 	c.wroteOut(err)
@@ -336,8 +336,49 @@ func (c *Conn) writeOn(p []byte) {
 	c.unlockWrite()
 }
 
-// drainNow writes the queue as far as the socket takes it at once; a goroutine
-// goes on with the rest, and ends with it.
+// leaveRest leaves what comes behind the first n bytes of p, a frame or what is in
+// w.out, to the loop, or else to a goroutine that ends with it and with the queue.
+// The caller holds write.mu, which is let go.
+func (c *Conn) leaveRest(p []byte, n int) {
+	w := &c.write
+	if c.sock == nil {
+		go c.writeOn(p[n:])
+		return
+	}
+	if w.out != nil {
+		w.out.r += n
+	} else {
+		w.rest = p[n:]
+	}
+	w.full.Store(true)
+	w.since.Store(instantOf(c.reg.now.Load())<<2 | uint32(writeQueued))
+	c.lookSoon()
+	c.unlockFull()
+}
+
+// drainOn goes on, on the loop, with what the socket had no room for. Who holds
+// the writer instead does so by itself, or has this called again.
+func (c *Conn) drainOn() {
+	w := &c.write
+	if !w.mu.TryLock() {
+		return
+	}
+	if !w.full.Load() {
+		c.unlockNow()
+		return
+	}
+	p := c.takeRest()
+	n, err := c.tryWrite(p)
+	if err == nil && n < len(p) {
+		c.leaveRest(p, n)
+		return
+	}
+	w.since.Store(0)
+	c.wroteOut(err)
+	c.drainLocked()
+}
+
+// drainNow writes the queue as far as the socket takes it at once.
 func (c *Conn) drainNow() {
 	w := &c.write
 	if !c.canTry() || !w.mu.TryLock() {
@@ -349,6 +390,16 @@ func (c *Conn) drainNow() {
 		go c.drainSlow()
 		return
 	}
+	if w.full.Load() {
+		c.unlockFull()
+		return
+	}
+	c.drainLocked()
+}
+
+// drainLocked is drainNow for who holds write.mu, which is let go.
+func (c *Conn) drainLocked() {
+	w := &c.write
 	for w.err == nil {
 		p := c.nextPiece()
 		if p == nil {
@@ -356,7 +407,7 @@ func (c *Conn) drainNow() {
 		}
 		n, err := c.tryWrite(p)
 		if err == nil && n < len(p) {
-			go c.writeOn(p[n:])
+			c.leaveRest(p, n)
 			return
 		}
 		c.wroteOut(err)
@@ -375,6 +426,10 @@ func (c *Conn) drainSlow() {
 // drainQueue writes the queue and waits for the peer. The caller holds write.mu.
 func (c *Conn) drainQueue(kind writeKind) {
 	for c.write.err == nil {
+		if c.write.full.Load() {
+			c.writeRest()
+			continue
+		}
 		c.writePong()
 		p := c.nextPiece()
 		if p == nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket/internal/deflate"
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 var stress = flag.Duration("stress", 2*time.Second, "how long the stress tests run")
@@ -524,4 +525,57 @@ func TestGroupStress(t *testing.T) {
 			t.Errorf("room %d has %d members that have ended", i, n)
 		}
 	}
+}
+
+// On the loop the queue of a slow receiver needs no goroutine: what its socket
+// doesn't take leaves when there is room, in order, pongs between.
+func TestQueuesNeedNoGoroutine(t *testing.T) {
+	if !netloop.Supported {
+		t.Log("goroutines drain the queues here")
+		return
+	}
+	const members, messages, size = 50, 40, 100_000
+	r := newRoom(t, Upgrader{SendQueue: messages * 2 * size})
+	peers := r.join(t, members)
+	before := runtime.NumGoroutine()
+	for i := range messages {
+		big := strings.Repeat("b", size)
+		if n := r.Broadcast(text("%d %s", i, big), text("%d", i)); n != members {
+			t.Fatalf("Broadcast %d reached %d, want %d", i, n, members)
+		}
+	}
+	eventually(t, "the queues wait without a goroutine each", func() bool { return runtime.NumGoroutine() < before+members/2 })
+	waiting := 0
+	for c := range r.Members() {
+		if c.Queued() > 0 {
+			waiting++
+		}
+	}
+	if waiting != members {
+		t.Errorf("%d of %d queues hold something", waiting, members)
+	}
+	var all sync.WaitGroup
+	for _, p := range peers {
+		all.Go(func() {
+			p.nc.Write(clientFrame(opPing, true, "ping"))
+			next, pongs := 0, 0
+			for next < 2*messages || pongs == 0 {
+				h, payload, err := p.frame()
+				if err != nil {
+					t.Errorf("behind %d messages: %v", next, err)
+					return
+				}
+				if h.opcode == opPong {
+					pongs++
+					continue
+				}
+				if n, _, _ := strings.Cut(payload, " "); n != fmt.Sprint(next/2) {
+					t.Errorf("message %d is %s", next, quote(payload))
+					return
+				}
+				next++
+			}
+		})
+	}
+	all.Wait()
 }
