@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rawws/websocket/internal/netloop"
 	"github.com/rawws/websocket/websockettest"
 )
 
@@ -433,4 +434,31 @@ func TestOnRefuse(t *testing.T) {
 		}
 		c.Close(1000)
 	})
+}
+
+// Who is served by Events is on the loop, and who isn't is not, whatever the
+// Server's own Handler is and who has accepted.
+func TestAcceptHandlerOnLoop(t *testing.T) {
+	onLoop := make(chan bool, 1)
+	handlers := eitherHandler(func(c *Conn, r *http.Request, _ []byte) {
+		if r != nil {
+			_, on := c.NetConn().(*netloop.Socket)
+			onLoop <- on
+		}
+	})
+	for name, own := range map[string]Handler{"Events": handlers["Events"], "HandlerFunc": handlers["HandlerFunc"], "none": nil} {
+		s := &Server{Handler: own, Upgrader: Upgrader{OnUpgrade: func(r *http.Request, a *Accept) error {
+			a.Handler = handlers[r.URL.Path[1:]]
+			return nil
+		}}}
+		ln := listen(t)
+		serve(t, s, ln)
+		for path := range handlers {
+			c := websockettest.Dial(t, ln, "/"+path)
+			if on := <-onLoop; on != (netloop.Supported && path == "Events") {
+				t.Errorf("a Server of %s, a route of %s: on the loop %t", name, path, on)
+			}
+			c.Close(1000)
+		}
+	}
 }
