@@ -46,8 +46,12 @@ func (c *Conn) setOpening(r *http.Request) {
 	c.read.opens = true
 }
 
+// A loopConn is a Conn as the loop sees it, whose method isn't for anybody else.
+type loopConn Conn
+
 // Ready serves the connection as far as that goes without waiting for the peer.
-func (c *Conn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	c := (*Conn)(l)
 	if c.write.full.Load() {
 		c.drainOn()
 	}

@@ -246,8 +246,8 @@ func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netlo
 		return false
 	}
 	c.setOpening(h.r)
-	nc.Become(c)
-	return c.Ready(nc, w)
+	nc.Become((*loopConn)(c))
+	return (*loopConn)(c).Ready(nc, w)
 }
 
 // A lingerer closes the socket of a handshake, on the loop, as linger does.

@@ -363,7 +363,7 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	defer putBuffer(out)
 	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
 	if c.sock != nil && !h.ready { // that was net/http's
-		if err := c.sock.Serve(c); err != nil {
+		if err := c.sock.Serve((*loopConn)(c)); err != nil {
 			return err
 		}
 	}
