@@ -22,6 +22,7 @@ func ExampleServer_limits() {
 			MaxLifetime:    12 * time.Hour,   // then 1001
 			IdleTimeout:    30 * time.Minute, // without a message, then 1000
 			MaxControlRate: 20,               // pings and pongs a second, then 1008
+			MinRate:        100,              // bytes a second of a message under way, or 1008
 		},
 	}
 	defer s.Close()
