@@ -54,7 +54,7 @@
 // of goroutines. An Upgrader and a Server's fields aren't changed once in use.
 //
 // The connection reads its pings and its close frame only while something
-// reads. A HandlerFunc that only writes starts a goroutine that reads.
+// reads. A HandlerFunc that only writes calls [Conn.CloseRead].
 //
 // # What is held back, and Flush
 //
@@ -93,8 +93,9 @@
 // counted after inflating, in at most 131,072 fragments. Memory isn't allocated
 // for a length that was only declared: at most 64 KiB ahead of what has come, or
 // as much again. A handshake takes at most 10 s, OnUpgrade included, its header section 16 KiB. A
-// peer that is silent for 20 s after a ping, or doesn't take a write for 10 s,
-// is cut. Pages of other origins are refused. Text that comes in is always
+// peer that is silent for 20 s after a ping, or takes nothing of a write for
+// 10 s, is cut; one that keeps reading is not, however slowly: timeouts measure
+// the time without progress. Pages of other origins are refused. Text that comes in is always
 // UTF-8; text that goes out is the caller's word.
 //
 // # Memory of an idle connection

@@ -1,0 +1,340 @@
+package websocket
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// slowWays are the ways to serve a client over a real socket; each returns the
+// client's end, with a small receive buffer.
+func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *peer {
+	events := Events{OnOpen: func(c *Conn, _ *http.Request) { write(c) }}
+	function := HandlerFunc(func(c *Conn, _ *http.Request) {
+		write(c)
+		c.CloseRead()
+		<-c.Context().Done()
+	})
+	small := func(p *peer) *peer {
+		if tc, ok := p.nc.(*net.TCPConn); ok {
+			tc.SetReadBuffer(16 << 10)
+		}
+		return p
+	}
+	return map[string]func() *peer{
+		"loop":     func() *peer { return small(serveTCP(t, &Server{Handler: events, Upgrader: u})()) },
+		"function": func() *peer { return small(serveTCP(t, &Server{Handler: function, Upgrader: u})()) },
+		"TLS": func() *peer {
+			return dialTLS(t, serveTLS(t, &Server{Handler: events, Upgrader: u}), clientTLS())
+		},
+	}
+}
+
+// drain reads n bytes in the given time, evenly.
+func drain(nc net.Conn, n int, d time.Duration) ([]byte, error) {
+	const steps = 50
+	var got bytes.Buffer
+	for got.Len() < n {
+		if _, err := io.CopyN(&got, nc, int64(min(n/steps, n-got.Len()))); err != nil {
+			return got.Bytes(), err
+		}
+		time.Sleep(d / steps)
+	}
+	return got.Bytes(), nil
+}
+
+// What lies in the kernel when the connection is closed, or when a ping is
+// written, takes longer to go than the timeouts, and goes.
+func TestKernelBufferGoesSlowly(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system doesn't tell what was taken")
+	}
+	const size = 1 << 20
+	for name, test := range map[string]struct {
+		u     Upgrader
+		write func(c *Conn)
+	}{
+		"closed behind": {Upgrader{CloseTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+			go func() {
+				c.WriteMessage(BinaryMessage, make([]byte, size))
+				c.Close(CloseNormal, "")
+			}()
+		}},
+		"pinged behind": {Upgrader{PingInterval: 200 * time.Millisecond, PongTimeout: 400 * time.Millisecond}, func(c *Conn) {
+			go func() {
+				c.WriteMessage(BinaryMessage, make([]byte, size))
+			}()
+		}},
+		"written": {Upgrader{WriteTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+			go c.WriteMessage(BinaryMessage, make([]byte, size))
+		}},
+		"queued": {Upgrader{WriteTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+			c.Send(NewPreparedMessage(BinaryMessage, make([]byte, size)))
+		}},
+	} {
+		for way, dial := range slowWays(t, test.u, test.write) {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				p := dial()
+				p.handshake()
+				got, err := drain(p.nc, size-len(p.in), 3*time.Second)
+				if err != nil {
+					t.Fatalf("after %d of %d bytes: %v", len(got)+len(p.in), size, err)
+				}
+				p.in = append(p.in, got...)
+				for data := 0; data < size; {
+					h, payload, err := p.frame()
+					if err != nil {
+						t.Fatalf("after %d bytes of the message: %v", data, err)
+					}
+					if !h.opcode.control() {
+						data += len(payload)
+					}
+				}
+				if name == "closed behind" {
+					p.wantClose(CloseNormal, "")
+				}
+			})
+		}
+	}
+}
+
+// A peer that takes nothing is cut in WriteTimeout and a quarter, whatever it
+// sends.
+func TestTakesNothingIsCut(t *testing.T) {
+	const timeout = time.Second
+	for way, dial := range slowWays(t, Upgrader{WriteTimeout: timeout, PingInterval: -1}, func(c *Conn) {
+		go c.WriteMessage(BinaryMessage, make([]byte, 32<<20))
+	}) {
+		t.Run(way, func(t *testing.T) {
+			p := dial()
+			p.handshake()
+			start := time.Now()
+			for {
+				if _, err := p.nc.Write(clientFrame(opPing, true, "alive")); err != nil {
+					break
+				}
+				if time.Since(start) > patience {
+					t.Fatal("it is still there")
+				}
+				time.Sleep(20 * time.Millisecond) // a client that lives
+			}
+			if got := time.Since(start); got < timeout || got > 2*timeout { // the kernel takes some for a while
+				t.Errorf("cut after %v, want %v and a quarter", got, timeout)
+			}
+		})
+	}
+}
+
+// A message larger than the queue is taken while the queue is empty, by every
+// member of a room, and makes none of them slow.
+func TestRoomTakesOneLargeMessage(t *testing.T) {
+	r := newRoom(t, Upgrader{})
+	peers := r.join(t, 3)
+	big := strings.Repeat("b", 1<<20) // with its header it is more than SendQueue
+	if n := r.Broadcast(text("%s", big)); n != 3 {
+		t.Errorf("Broadcast of 1 MiB reached %d, want 3", n)
+	}
+	for i := range 10 {
+		if n := r.Broadcast(text("small %d", i)); n != 3 {
+			t.Errorf("Broadcast behind it reached %d, want 3", n)
+		}
+	}
+	for _, p := range peers {
+		p.want(opText, big)
+		for i := range 10 {
+			p.want(opText, fmt.Sprintf("small %d", i))
+		}
+	}
+}
+
+// A message that the application writes slowly by NextWriter doesn't fill the
+// queue against a peer that takes all of it.
+func TestNextWriterCreditsTheQueue(t *testing.T) {
+	r := newRoom(t, Upgrader{SendQueue: 100_000})
+	p := r.join(t, 1)[0]
+	var c *Conn
+	for c = range r.Members() {
+	}
+	go io.Copy(io.Discard, p.nc)
+	m, err := c.NextWriter(BinaryMessage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		if _, err := m.Write(make([]byte, 32<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Send(NewPreparedMessage(BinaryMessage, make([]byte, 10_000))); err != nil {
+			t.Fatalf("Send while the peer takes a message: %v", err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the queue to go", func() bool { return c.Queued() == 0 })
+}
+
+// The newest value always comes, and those that belong together stay.
+func TestDropOldest(t *testing.T) {
+	r := newRoom(t, Upgrader{SendQueue: 100, SlowPolicy: DropOldest})
+	p := r.join(t, 1)[0]
+	var c *Conn
+	for c = range r.Members() {
+	}
+	c.write.mu.Lock() // nothing leaves
+	for i := range 50 {
+		if err := c.Send(text("packet %d", i), text("attachment %d", i)); err != nil {
+			t.Errorf("Send %d: %v", i, err)
+		}
+	}
+	c.unlockWrite()
+	last := -1
+	for last < 49 {
+		_, packet, err := p.message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		if _, err := fmt.Sscanf(packet, "packet %d", &n); err != nil || n <= last {
+			t.Fatalf("got %q behind packet %d", packet, last)
+		}
+		p.want(opText, fmt.Sprintf("attachment %d", n))
+		last = n
+	}
+	if got := r.s.Stats().Dropped; got == 0 || got%2 != 0 {
+		t.Errorf("Dropped = %d, want whole pairs", got)
+	}
+}
+
+func TestBroadcastFunc(t *testing.T) {
+	r := newRoom(t, Upgrader{})
+	peers := r.join(t, 4)
+	var sender *Conn
+	for sender = range r.Members() {
+	}
+	n := r.BroadcastFunc(func(c *Conn) bool {
+		r.Leave(sender) // and whatever else it likes
+		r.Join(sender)
+		return c != sender
+	}, text("one"), text("two"))
+	if n != 3 {
+		t.Errorf("BroadcastFunc reached %d, want 3", n)
+	}
+	r.Broadcast(text("end"))
+	got := 0
+	for _, p := range peers {
+		_, first, err := p.message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "one" {
+			got++
+			p.want(opText, "two")
+			p.want(opText, "end")
+		}
+	}
+	if got != 3 {
+		t.Errorf("%d members got both, want 3", got)
+	}
+}
+
+// Join and Leave at once leave nobody who isn't told of the end.
+func TestJoinAndLeaveAtOnce(t *testing.T) {
+	var g Group
+	for range 200 {
+		c, p := connect(t, new(Upgrader), pipePair)
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { g.Join(c) })
+			wg.Go(func() { g.Leave(c) })
+		}
+		wg.Wait()
+		c.CloseNow()
+		p.nc.Close()
+		if n := g.Len(); n != 0 {
+			t.Fatalf("%d members are left after their end", n)
+		}
+	}
+}
+
+// Whoever is told of the end finds it everywhere.
+func TestEndIsOneMoment(t *testing.T) {
+	var g Group
+	faults := make(chan string, 1000)
+	check := func(c *Conn, where string) {
+		if c.Context().Err() == nil {
+			faults <- where + ": the context isn't done"
+		}
+		for m := range g.Members() {
+			if m == c {
+				faults <- where + ": still a member"
+			}
+		}
+	}
+	closed := make(chan *Conn, 100)
+	s := &Server{Handler: Events{
+		OnOpen: func(c *Conn, _ *http.Request) {
+			g.Join(c)
+			go func() {
+				<-c.Context().Done()
+				check(c, "Context")
+			}()
+			go c.CloseNow()
+		},
+		OnClose: func(c *Conn, _ error) {
+			check(c, "OnClose")
+			closed <- c
+		},
+	}}
+	dial := serveTCP(t, s)
+	for range 100 {
+		dial().send([]byte(peerRequest))
+	}
+	for range 100 {
+		<-closed
+	}
+	select {
+	case fault := <-faults:
+		t.Error(fault)
+	default:
+	}
+}
+
+// A writer that nobody can close any more lets nobody wait for ever.
+func TestForgottenWriter(t *testing.T) {
+	c, p := connect(t, &Upgrader{CloseTimeout: 100 * time.Millisecond}, tcpPair)
+	end := readEnd(c)
+	func() {
+		m, err := c.NextWriter(TextMessage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Write(make([]byte, 2*batchSize))
+	}()
+	waiting := make(chan error, 1)
+	go func() { waiting <- c.WriteMessage(TextMessage, nil) }()
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		runtime.GC()
+		select {
+		case err := <-waiting:
+			if err == nil {
+				t.Error("WriteMessage behind half a message = nil, want an error")
+			}
+			p.leave()
+			wantEndError(t, <-end, EndError{By: SideServer, Sent: CloseInternalError}, errAbandoned)
+			return
+		default:
+			if time.Now().After(deadline) {
+				t.Fatal("WriteMessage waits for ever")
+			}
+		}
+	}
+}
