@@ -440,7 +440,7 @@ func (w serving) run(tb testing.TB, v *conformanceCase, s *scriptConn) *outcome 
 		tb.Fatalf("%v: Upgrade: %v", w, err)
 	}
 	if w.pipe { // as if it were a socket
-		c.raw = scriptRaw{s}
+		c.raw = newDescriptor(scriptRaw{s})
 	}
 	switch w.reader {
 	case "Events":

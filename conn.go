@@ -64,7 +64,7 @@ type Conn struct {
 	// as can be: with thousands of connections none of them is in a cache.
 
 	nc  net.Conn
-	raw syscall.RawConn // nil where a wait needs a buffer: TLS, pipes, Windows; and on the loop
+	raw *descriptor // nil where a wait needs a buffer: TLS, pipes, Windows; and on the loop
 	reg *registry
 
 	sock *netloop.Socket // nc as a socket that the loop serves, or nil
@@ -145,7 +145,7 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	if s, ok := nc.(*netloop.Socket); ok {
 		c.sock = s
 	} else if rawCapable {
-		c.raw = descriptorOf(nc)
+		c.raw = newDescriptor(descriptorOf(nc))
 		c.write.direct = writevCapable && c.raw != nil
 	}
 	limitUnsent(nc)

@@ -302,7 +302,6 @@ func (w *writer) shut() {
 		putBuffer(w.out)
 		w.out = nil
 	}
-	w.rest = nil
 	w.full.Store(false)
 	w.giveUpStream()
 }

@@ -18,8 +18,6 @@ type reader struct {
 	in  *buffer // what has come and isn't used up; nil when that is nothing
 	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
 
-	try func(fd uintptr) bool // tryRead; nil before the first wait
-
 	left   uint64         // bytes of the payload of the frame under way that aren't consumed yet
 	size   uint64         // of the message's payload, as declared so far
 	held   *[]byte        // what had come of a message when a deadline passed

@@ -16,6 +16,19 @@ import (
 const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
 	runtime.GOOS != "js" && runtime.GOOS != "wasip1"
 
+// A descriptor is a socket that is read and written without its net.Conn.
+type descriptor struct {
+	syscall.RawConn
+	try func(fd uintptr) bool // Conn.tryRead; nil before the first wait
+}
+
+func newDescriptor(raw syscall.RawConn) *descriptor {
+	if raw == nil {
+		return nil
+	}
+	return &descriptor{RawConn: raw}
+}
+
 // fill reads behind what is buffered, at least one byte. Answers that were held
 // back go out before the wait.
 func (c *Conn) fill() error {
@@ -65,10 +78,10 @@ const _ = int16(batchSize) // what reader.got and seen count fits
 // knows its connection is allocated, so the connection keeps it.
 func (c *Conn) fillRaw() (int, error) {
 	r := &c.read
-	if r.try == nil {
-		r.try = c.tryRead
+	if c.raw.try == nil {
+		c.raw.try = c.tryRead
 	}
-	if err := c.raw.Read(r.try); err != nil {
+	if err := c.raw.Read(c.raw.try); err != nil {
 		return 0, err
 	}
 	if r.got <= 0 {

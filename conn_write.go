@@ -9,10 +9,9 @@ import (
 
 // A writer is the sending half of a connection.
 type writer struct {
-	mu   sync.Mutex // frames leave one after the other, and guards the rest
-	out  *buffer    // frames not written yet; nil when there are none
-	rest []byte     // what the socket didn't take of a frame that isn't in out
-	err  error      // why nothing can be sent any more
+	mu  sync.Mutex // frames leave one after the other, and guards the rest
+	out *buffer    // frames not written yet; nil when there are none
+	err error      // why nothing can be sent any more
 
 	stream *messageStream            // between NextWriter and its Close
 	pong   atomic.Pointer[pongFrame] // the answer that waits for mu
@@ -22,8 +21,8 @@ type writer struct {
 	writtenAt atomic.Uint32 // when it took the last of them
 	corked    atomic.Bool   // the Events loop holds more frames
 	watched   atomic.Bool   // the registry looks whether what is held back stays for long
+	full      atomic.Bool   // the loop goes on, with the queue's rest or out, when the socket has room
 	halfSent  bool          // a message was begun that will never end: no other may follow it
-	full      atomic.Bool   // the loop goes on with rest or out when the socket has room
 	direct    bool          // writes go to the descriptor itself
 }
 
@@ -161,6 +160,23 @@ func (c *Conn) writePong() {
 	pongFrames.Put(f)
 }
 
+// holdPong puts the pong that waits behind what is held back, so that it leaves
+// with that.
+func (c *Conn) holdPong() {
+	w := &c.write
+	if w.pong.Load() == nil {
+		return
+	}
+	f := w.pong.Swap(nil)
+	h := header{fin: true, opcode: opPong, length: uint64(f.n)}
+	if c.trace != nil {
+		c.trace.frameWritten(h, f.p[:f.n])
+	}
+	w.out = joined(w.out, append(appendHeader(nil, h), f.p[:f.n]...))
+	c.reg.counters(c).pongsOut.Add(1)
+	pongFrames.Put(f)
+}
+
 func (c *Conn) sendPong(p []byte) {
 	if c.writeFrame(header{fin: true, opcode: opPong, length: uint64(len(p))}, p) == nil {
 		c.reg.counters(c).pongsOut.Add(1)
@@ -226,17 +242,31 @@ func (c *Conn) flush(p []byte, kind writeKind) error {
 }
 
 // writeRest writes what the socket had no room for, and waits until it has.
-func (c *Conn) writeRest() { c.wroteOut(c.writeWaiting(c.takeRest(), nil, writeQueued)) }
+func (c *Conn) writeRest() {
+	p, inOut := c.takeRest()
+	c.wroteRest(c.writeWaiting(p, nil, writeQueued), inOut)
+}
 
-// takeRest returns what the socket had no room for; wroteOut ends its write.
-func (c *Conn) takeRest() []byte {
+// takeRest returns what the socket had no room for: the rest of a frame, or what is
+// in w.out.
+func (c *Conn) takeRest() (p []byte, inOut bool) {
 	w := &c.write
 	w.full.Store(false)
-	p := w.rest
-	if w.rest = nil; p == nil && w.out != nil {
-		p = w.out.pending()
+	if q := c.queue.Load(); q != nil && q.rest != nil {
+		p, q.rest = q.rest, nil
+		return p, false
 	}
-	return p
+	if w.out == nil {
+		return nil, false
+	}
+	return w.out.pending(), true
+}
+
+// wroteRest ends its write.
+func (c *Conn) wroteRest(err error, inOut bool) {
+	if inOut || err != nil {
+		c.wroteOut(err)
+	}
 }
 
 // wroteOut ends a write of w.out: the buffer goes back, a failure is kept.
@@ -284,7 +314,6 @@ func (c *Conn) writeFailed(err error) {
 		err = c.endError()
 	}
 	w.err = fmt.Errorf("websocket: write: %w", err)
-	w.rest = nil
 	w.full.Store(false)
 	w.giveUpStream()
 	c.rare().failed.Store(c.reg.now.Load())
