@@ -185,7 +185,6 @@ func TestSentToOneThatLeft(t *testing.T) {
 }
 
 func TestNoTokens(t *testing.T) {
-	addr, _ := start(t)
 	for _, tt := range []struct {
 		opcode  websockettest.Opcode
 		payload string
@@ -202,6 +201,7 @@ func TestNoTokens(t *testing.T) {
 		{websockettest.Text, `{"type":"echo","data":"` + strings.Repeat("x", maxFrameSize) + `"}`, 1009},
 		{websockettest.Text, strings.Repeat(`{"type":`, 8000), 1003},
 	} {
+		addr, _ := start(t) // where nobody else comes and goes
 		c := dial(t, addr)
 		c.SendFrame(websockettest.Frame{Opcode: tt.opcode, Payload: []byte(tt.payload)})
 		c.WantClose(tt.code)

@@ -53,9 +53,8 @@ type Call struct {
 
 // A Client is a connection.
 type Client struct {
-	ID   string
-	Data any // the application's
-
+	ID       string
+	Data     any // the application's
 	hub      *Hub
 	conn     *websocket.Conn
 	codec    atomic.Pointer[codec] // nil before the handshake record
@@ -136,8 +135,11 @@ func (c *Client) handshake(data []byte) (rest []byte) {
 		return nil
 	}
 	c.codec.Store(codecs[wish.Protocol])
-	c.conn.WriteMessage(websocket.TextMessage, []byte{'{', '}', recordEnd})
-	c.hub.All.Join(c)
+	if w, err := c.conn.NextWriter(websocket.TextMessage); err == nil {
+		c.hub.All.Join(c) // what goes to all from here on comes behind our answer
+		w.Write([]byte{'{', '}', recordEnd})
+		w.Close()
+	}
 	if c.hub.Connected != nil {
 		c.hub.Connected(c)
 	}
@@ -222,7 +224,6 @@ func (c *Client) invoke(r *record) {
 	}()
 }
 
-// begin keeps what later records will be about.
 func (c *Client) begin(r *record, call *Call, cancel context.CancelCauseFunc) bool {
 	if len(r.StreamIDs) >= maxStreams {
 		return false

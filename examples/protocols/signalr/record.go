@@ -8,7 +8,6 @@ import (
 	"github.com/rawws/websocket"
 )
 
-// The types of records.
 const (
 	typeInvocation, typeStreamItem, typeCompletion             = 1, 2, 3
 	typeStreamInvocation, typeCancel, typePing, typeClose      = 4, 5, 6, 7

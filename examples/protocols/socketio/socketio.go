@@ -157,8 +157,8 @@ func (s *session) connect(m *message) bool {
 	}
 	s.sockets[m.namespace] = socket
 	s.joined.Store(true)
+	socket.Join("") // first: clients keep what comes to all before their answer
 	s.send(text(`40%s{"sid":%q}`, prefix(m.namespace), socket.ID))
-	socket.Join("")
 	if f := socket.Namespace.Connect; f != nil {
 		f(socket)
 	}

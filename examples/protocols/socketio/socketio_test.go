@@ -320,6 +320,8 @@ func TestUpgrade(t *testing.T) {
 	last := make(chan string)
 	go func() { last <- p.get() }()
 	c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	c.SendPing("") // which is read when OnOpen is done
+	c.WantPong("")
 	second := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	second.WantClose(1008) // one at a time
 	c.SendText("2probe")
