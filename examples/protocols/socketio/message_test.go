@@ -108,3 +108,33 @@ func TestArguments(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a client sends, its text is refused or is a message that can be said
+// again.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{`0/admin,{"token":"x"}`, `2/n,12["a",{"b":[]}]`, `52-["f",{"_placeholder":true,"num":1}]`, `61-7[null]`, `1`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		m, ok := parse(p)
+		if !ok {
+			return
+		}
+		if m.kind < 0 || m.kind > 6 || m.attachments < 0 || m.attachments > maxAttachments || m.namespace == "" {
+			t.Fatalf("parse(%q) = %+v", p, m)
+		}
+		m.attached = make([][]byte, m.attachments)
+		args, ok := m.arguments()
+		if !ok || m.kind != typeEvent && m.kind != typeAck {
+			return
+		}
+		packets, err := encode(m.kind, m.namespace, m.id, args)
+		if err != nil {
+			t.Fatalf("%q, which is %+v with %v, can't be said: %v", p, m, args, err)
+		}
+		again, ok := parse(packets[0].data[1:])
+		if !ok && len(packets)-1 <= maxAttachments && len(m.namespace) < 100 || ok && again.namespace != m.namespace {
+			t.Fatalf("%q became %q, which is %+v", p, packets[0].data, again)
+		}
+	})
+}

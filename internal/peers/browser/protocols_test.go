@@ -101,7 +101,9 @@ func TestRealClientsInBrowser(t *testing.T) {
 	for name, args := range map[string][]string{"raw": nil, "deflated": {"-deflate"}, "net-http": {"-nethttp"}} {
 		t.Run(name, func(t *testing.T) {
 			addr := freeAddr(t)
-			b := visit(t, start(t, addr, binary, append(args, "-addr", addr)...).url)
+			args := append(args, "-addr", addr)
+			server := start(t, addr, binary, args...)
+			b := visit(t, server.url)
 			for _, file := range []string{
 				"socket.io-client/dist/socket.io.js", "@microsoft/signalr/dist/browser/signalr.js",
 				"@microsoft/signalr-protocol-msgpack/dist/browser/signalr-protocol-msgpack.js",
@@ -122,6 +124,12 @@ func TestRealClientsInBrowser(t *testing.T) {
 					t.Errorf("SignalR in %s: %s", protocol, got)
 				}
 			}
+			// They come back to a server that was killed and is there again.
+			eval[bool](b, comeBackInBrowser)
+			server.kill()
+			b.wait(`window.away === 2`)
+			start(t, addr, binary, args...)
+			b.wait(`window.back.sort().join() === "signalr true,socket.io true"`)
 		})
 	}
 }
@@ -173,3 +181,15 @@ const signalInBrowser = `
 	await c.stop();
 	const got = JSON.stringify([called, echo, items, total]);
 	return got === JSON.stringify([[...Array(100).keys()], value, [...Array(20).keys()], 55]) ? "ok" : got;`
+
+const comeBackInBrowser = `
+	Object.assign(window, {away: 0, back: []});
+	const socket = io(location.origin, {forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 300});
+	await new Promise((r) => socket.on("connect", r));
+	socket.on("disconnect", () => window.away++);
+	socket.io.on("reconnect", async () => window.back.push("socket.io " + (await socket.emitWithAck("echo", 1) === 1)));
+	const c = new signalR.HubConnectionBuilder().withUrl("/hub").withAutomaticReconnect(Array(100).fill(200)).configureLogging(signalR.LogLevel.None).build();
+	c.onreconnecting(() => window.away++);
+	c.onreconnected(async () => window.back.push("signalr " + (await c.invoke("Echo", 1) === 1)));
+	await c.start();
+	return true;`
