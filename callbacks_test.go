@@ -314,6 +314,7 @@ func TestTraceHooksOfARefusal(t *testing.T) {
 func TestOnUpgradeIsBounded(t *testing.T) {
 	for way, connect := range waysIn {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			release, causes := make(chan struct{}), make(chan error, 1)
 			u := Upgrader{HandshakeTimeout: 200 * time.Millisecond, OnUpgrade: func(r *http.Request, a *Accept) error {
 				<-r.Context().Done()
@@ -395,6 +396,7 @@ func TestServerEndsDuringOnUpgrade(t *testing.T) {
 				"HandlerFunc": HandlerFunc(func(*Conn, *http.Request) { t.Error("the handler ran after Close") }),
 			} {
 				t.Run(strings.Join([]string{map[bool]string{false: "socket", true: "net/http"}[behind], end, name}, "/"), func(t *testing.T) {
+					t.Parallel()
 					entered, release := make(chan *http.Request, 1), make(chan struct{})
 					s := &Server{Handler: h, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: time.Minute,
 						OnUpgrade: func(r *http.Request, _ *Accept) error { entered <- r; <-release; return nil }}}

@@ -493,26 +493,33 @@ func cutsOf(n int) (cuts []int) {
 // it is cut, also where a deadline passes at the cut, and where the handshake
 // and the first frames come together.
 func TestConformanceSplits(t *testing.T) {
-	for _, v := range loadConformance(t) {
-		stream := []byte(v.request() + string(v.in))
-		for _, w := range servings {
-			check := func(what string, at int, pieces [][]byte) {
-				o := w.run(t, &v, &scriptConn{pieces: pieces})
-				if err := o.compare(v.messages, v.answers, v.end); err != nil {
-					t.Errorf("case %s: %v, %s %d: % x: %v", v.name, w, what, at, v.in[:min(len(v.in), 100)], err)
+	for _, w := range servings {
+		t.Run(w.String(), func(t *testing.T) {
+			t.Parallel()
+			for _, v := range loadConformance(t) {
+				checkSplits(t, w, &v)
+				if t.Failed() {
+					return
 				}
 			}
-			for _, at := range cutsOf(len(v.in)) {
-				check("cut at", at, cutInTwo(stream, len(v.request())+at))
-			}
-			for _, n := range []int{1, 7, 1460} {
-				if len(stream)/n < 3000 {
-					check("pieces of", n, inPiecesOf(stream, n))
-				}
-			}
-			if t.Failed() {
-				return
-			}
+		})
+	}
+}
+
+func checkSplits(t *testing.T, w serving, v *conformanceCase) {
+	stream := []byte(v.request() + string(v.in))
+	check := func(what string, at int, pieces [][]byte) {
+		o := w.run(t, v, &scriptConn{pieces: pieces})
+		if err := o.compare(v.messages, v.answers, v.end); err != nil {
+			t.Errorf("case %s: %v, %s %d: % x: %v", v.name, w, what, at, v.in[:min(len(v.in), 100)], err)
+		}
+	}
+	for _, at := range cutsOf(len(v.in)) {
+		check("cut at", at, cutInTwo(stream, len(v.request())+at))
+	}
+	for _, n := range []int{1, 7, 1460} {
+		if len(stream)/n < 3000 {
+			check("pieces of", n, inPiecesOf(stream, n))
 		}
 	}
 }

@@ -102,10 +102,14 @@ func crowd(t *testing.T, n, atOnce int, addr string, be func(net.Conn)) {
 	wg.Wait()
 }
 
-// A thousand of each kind of hostile socket leave no goroutine, no descriptor
-// and no entry of a table behind, and the next client is served.
+// A thousand of each kind of hostile socket, 200 under the race detector,
+// leave no goroutine, no descriptor and no entry of a table behind, and the next
+// client is served.
 func TestHostileSocketsLeaveNothing(t *testing.T) {
-	const sockets, atOnce = 1000, 250
+	sockets, atOnce := 1000, 250
+	if raceDetector {
+		sockets, atOnce = 200, 110
+	}
 	for _, kind := range hostileSockets {
 		t.Run(fmt.Sprintf("%s, TLS %t", kind.name, kind.secure), func(t *testing.T) {
 			goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()

@@ -149,10 +149,11 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 		}},
 	} {
 		for _, test := range []struct{ closeTimeout, timeout time.Duration }{
-			{500 * time.Millisecond, patience},
-			{patience, 500 * time.Millisecond},
+			{time.Second, patience},
+			{patience, time.Second},
 		} {
 			t.Run(fmt.Sprintf("%s/CloseTimeout %v/ctx %v", name, test.closeTimeout, test.timeout), func(t *testing.T) {
+				t.Parallel()
 				s := &Server{Handler: handler, Upgrader: Upgrader{SendQueue: 64 << 20, CloseTimeout: test.closeTimeout}}
 				dial := serveTCP(t, s)
 				var good []*peer
@@ -171,12 +172,12 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 				for _, p := range good {
 					p.wantClosed(CloseGoingAway, "")
 				}
-				if took := time.Since(start); took > 400*time.Millisecond {
+				if took := time.Since(start); took > 800*time.Millisecond {
 					t.Errorf("the good peers were closed after %v, want at once", took)
 				}
 				err := <-done
 				took := time.Since(start)
-				if inTime := test.closeTimeout < test.timeout; inTime != (err == nil) || !inTime && err != context.DeadlineExceeded || took > 3*time.Second {
+				if inTime := test.closeTimeout < test.timeout; inTime != (err == nil) || !inTime && err != context.DeadlineExceeded || took > 5*time.Second {
 					t.Errorf("Shutdown = %v after %v with a CloseTimeout of %v and a context of %v", err, took, test.closeTimeout, test.timeout)
 				}
 				eventually(t, "nothing is open", func() bool { return s.Stats().Open == 0 })

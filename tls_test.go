@@ -226,6 +226,7 @@ func TestTLSStalled(t *testing.T) {
 	}
 	for name, stall := range stalls {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(),
 				Upgrader: Upgrader{HandshakeTimeout: 300 * time.Millisecond}}
 			nc := dialAddr(t, serveTLS(t, s))
@@ -235,6 +236,7 @@ func TestTLSStalled(t *testing.T) {
 		})
 	}
 	t.Run("to be refused", func(t *testing.T) {
+		t.Parallel()
 		s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(), MaxConns: 1,
 			Upgrader: Upgrader{HandshakeTimeout: time.Second}}
 		addr := serveTLS(t, s)

@@ -122,7 +122,6 @@ var wrappedWays = map[string]func(t *testing.T, h Handler, ln net.Listener){
 
 // wrappedHandlers echo, and send one message in each of the other ways.
 func wrappedHandlers() map[string]Handler {
-	var room Group
 	message := func(c *Conn, t MessageType, p []byte) {
 		switch string(p) {
 		case "ping":
@@ -130,6 +129,7 @@ func wrappedHandlers() map[string]Handler {
 		case "send":
 			c.Send(NewPreparedMessage(TextMessage, []byte(strings.Repeat("sent ", 2000))))
 		case "broadcast":
+			var room Group
 			room.Join(c)
 			room.Broadcast(NewPreparedMessage(TextMessage, []byte(strings.Repeat("to all ", 2000))))
 		default:
@@ -157,6 +157,7 @@ func TestWrappersAreHonoured(t *testing.T) {
 		for way, start := range wrappedWays {
 			for name, h := range wrappedHandlers() {
 				t.Run(fmt.Sprintf("%s/%s/%s", kind, way, name), func(t *testing.T) {
+					t.Parallel()
 					ln := &wrappingListener{Listener: listen(t), wrap: wrap}
 					start(t, h, ln)
 					far := wrap(dialAddr(t, ln.Addr().String()).(*net.TCPConn))
