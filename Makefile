@@ -1,12 +1,12 @@
 FUZZTIME ?= 30s
 GO       ?= go
 
-.PHONY: check test layers test386 fuzz cover bench peers compare sleepers idle manyconns soak drain stuck slow broadcast
+.PHONY: check fmt vet test race test386 noloop layers fuzz cover bench \
+	peers compare idle soak drain stuck broadcast manyconns sleepers slow
 
 # What has to hold before anything lands.
-check: fmt vet layers race test386
+check: fmt vet layers race test386 noloop
 
-.PHONY: fmt vet race
 fmt:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "not gofmt'd"; exit 1; }
 
@@ -22,6 +22,12 @@ race:
 test386:
 	GOARCH=386 $(GO) test ./...
 
+# As on a system without the event loop, where a goroutine serves a connection.
+noloop:
+	$(GO) vet -tags noloop ./...
+	$(GO) test -tags noloop ./...
+	$(GO) test -race -tags noloop . ./websockettest
+
 # The leaves that stayed here compile with nothing but the leaves below them.
 # The compiler sees to it for those under internal/.
 layers:
@@ -30,20 +36,20 @@ layers:
 	$(GO) vet errors.go frame.go
 	$(GO) vet errors.go handshake.go
 
-# Without a bound, making one interesting input smaller takes up to a minute,
-# which is longer than the whole run.
+# Every target there is, FUZZTIME each. Without a bound, making one interesting
+# input smaller takes up to a minute, which is longer than the whole run.
 fuzz:
-	@ran=0; for p in $$($(GO) list . ./internal/...); do \
-		list=$$($(GO) test -list '^Fuzz' $$p) || { echo "$$list"; exit 1; }; \
+	@ran=0; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		list=$$($(GO) -C $$d test -list '^Fuzz' .) || { echo "$$list"; exit 1; }; \
 		for t in $$(echo "$$list" | grep ^Fuzz); do \
-			echo "== $$p $$t"; ran=$$((ran+1)); \
-			$(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; \
+			echo "== $$d $$t"; ran=$$((ran+1)); \
+			$(GO) -C $$d test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x . || exit 1; \
 		done; \
 	done; [ $$ran -gt 0 ] || { echo "no fuzz targets"; exit 1; }
 
 # Of each package, by its own tests.
 cover:
-	$(GO) test -cover . ./internal/...
+	$(GO) test -cover ./...
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem .
