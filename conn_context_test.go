@@ -276,7 +276,10 @@ func TestNoContextMemory(t *testing.T) {
 
 // What a connection costs more that uses contexts of 4 KiB both ways.
 func TestContextsAreSmall(t *testing.T) {
-	const n = 1000
+	n := uint64(1000)
+	if raceDetector {
+		n = 400
+	}
 	message, payload := sampleJSON(9000), compressed(sampleJSON(9000))
 	params := deflate.Params{ServerContext: true, ClientContext: true, ServerBits: 12, ClientBits: 12}
 	states := make([]*deflateState, n)

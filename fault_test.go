@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -225,6 +226,12 @@ func (w *witness) of(path string) *testimony {
 	return w.seen[path]
 }
 
+func (w *witness) all() map[string]*testimony {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.seen)
+}
+
 // note changes what is noted of a connection.
 func (w *witness) note(path string, f func(*testimony)) {
 	seen := w.of(path)
@@ -317,7 +324,7 @@ func TestClientsVanish(t *testing.T) {
 					defer s.mu.Unlock()
 					return s.active == 0 && len(s.handshakes) == 0
 				})
-				for path, seen := range w.seen {
+				for path, seen := range w.all() {
 					n, _ := strconv.Atoi(path[1:])
 					seen.check(t, &w, n, way)
 				}
