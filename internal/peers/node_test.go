@@ -8,42 +8,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rawws/websocket/internal/peers/internal/npm"
 )
 
-// nodeModules is the version of Node's ws that the tests install.
-const nodeModules = "ws@8.23.0"
-
-// installNode puts ws into a directory that lives as long as the test binary:
-// TestMain removes it.
-var installNode = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "peers-node")
-	if err != nil {
-		return "", err
-	}
-	nodeDir = dir
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "node"))); err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "npm", "install", "--no-audit", "--no-fund", "--no-save", nodeModules)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", &installError{out, err}
-	}
-	return dir, nil
+// installNode puts testdata/node, with Node's ws in the version that its lock
+// has, into a directory that lives as long as the test binary: TestMain removes it.
+var installNode = sync.OnceValues(func() (dir string, err error) {
+	nodeDir, err = npm.Install(filepath.Join("testdata", "node"))
+	return nodeDir, err
 })
 
 var nodeDir string
-
-type installError struct {
-	out []byte
-	err error
-}
-
-func (e *installError) Error() string {
-	return "npm install " + nodeModules + ": " + e.err.Error() + "\n" + string(e.out)
-}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
