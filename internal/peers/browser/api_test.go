@@ -34,6 +34,11 @@ func serveOn(t *testing.T, s *websocket.Server, ln net.Listener) string {
 	s.HTTP = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "page.html", time.Time{}, bytes.NewReader(page))
 	})
+	return serveHTTP(t, s, ln)
+}
+
+// serveHTTP is serveOn with a page of the caller's, or none.
+func serveHTTP(t *testing.T, s *websocket.Server, ln net.Listener) string {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {

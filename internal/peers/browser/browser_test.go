@@ -1,4 +1,4 @@
-// Package browser holds the tests in which Chromium is the client: its
+// Package browser holds the tests in which a browser is the client: its
 // WebSocket against this library, and the pages of the examples.
 package browser
 
