@@ -146,8 +146,10 @@ func (h *handshake) room() []byte {
 	if h.in.w == len(h.in.b) {
 		bigger := getBuffer(2 * len(h.in.b))
 		bigger.w = copy(bigger.b, h.in.b)
-		putBuffer(h.in)
-		h.in = bigger
+		if !h.lent {
+			putBuffer(h.in)
+		}
+		h.in, h.lent = bigger, false
 	}
 	return h.in.b[h.in.w:]
 }
@@ -333,7 +335,11 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	}
 	h.bind(c)
 	if err := h.answer(c, a); err != nil {
-		return nil, h.end(err, nil)
+		err = h.end(err, nil)
+		if h.conn == nil && !h.ready { // its socket may be served already
+			c.unserved()
+		}
+		return nil, err
 	}
 	if h.s != nil {
 		h.s.passOn(h)

@@ -123,15 +123,22 @@ func (s *Socket) isClosed() bool { return s.uses.Load() < 0 }
 
 // Serve gives the socket to the loop, which calls h from Start to Done.
 func (s *Socket) Serve(h Handler) error {
+	err := s.serve(h)
+	if err != nil {
+		s.state.Store(stateDone)
+	}
+	return err
+}
+
+func (s *Socket) serve(h Handler) error {
+	if !s.use() { // first: Close looks for the set
+		return s.failure("serve", net.ErrClosed)
+	}
+	defer s.unuse()
 	if err := s.loop.Hold(); err != nil {
 		return err
 	}
 	s.handler, s.set = h, s.loop.set
-	if !s.use() {
-		s.loop.Release()
-		return s.failure("serve", net.ErrClosed)
-	}
-	defer s.unuse()
 	s.set.table.put(s)
 	if err := s.set.control(syscall.EPOLL_CTL_ADD, int(s.fd), eventsIn, s.generation); err != nil {
 		s.set.table.remove(s)
@@ -142,9 +149,9 @@ func (s *Socket) Serve(h Handler) error {
 }
 
 // Start ends what Serve began: from now on Ready is called, at once if something
-// has come or Notify was called.
+// has come or Notify was called. When Serve has failed it does nothing.
 func (s *Socket) Start() {
-	if !s.state.CompareAndSwap(stateRunning, stateIdle) {
+	if !s.state.CompareAndSwap(stateRunning, stateIdle) && s.state.Load() != stateDone {
 		s.set.push(s)
 	}
 }
