@@ -3,6 +3,7 @@
 package netloop
 
 import (
+	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -116,6 +117,7 @@ type set struct {
 	mu      sync.Mutex
 	queue   []*Socket // to be called without an event
 	polling bool      // nobody would look into queue without a wake-up
+	closed  bool      // epfd and wakefd are somebody else's numbers by now
 }
 
 func newSet() (*set, error) {
@@ -134,7 +136,9 @@ func newSet() (*set, error) {
 	}
 	if err == nil {
 		// Edge-triggered, so that nobody has to read it.
-		err = t.control(syscall.EPOLL_CTL_ADD, t.wakefd, syscall.EPOLLIN, 0)
+		if err = t.control(syscall.EPOLL_CTL_ADD, t.wakefd, syscall.EPOLLIN, 0); err != nil {
+			syscall.Close(t.wakefd)
+		}
 	}
 	if err != nil {
 		t.file.Close()
@@ -146,15 +150,24 @@ func newSet() (*set, error) {
 	return t, nil
 }
 
-// close ends the workers. No socket is served any more.
+// close ends the workers. No socket is served any more, but calls that were made
+// while one was may still be on their way to control or push.
 func (t *set) close() {
 	t.baton.end()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	t.file.Close() // the one that polls comes out
 	syscall.Close(t.wakefd)
 }
 
 func (t *set) control(op, fd int, events uint32, generation uint32) error {
 	ev := syscall.EpollEvent{Events: events | epollET, Fd: int32(fd), Pad: int32(generation)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return net.ErrClosed
+	}
 	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(t.epfd, op, fd, &ev))
 }
 
@@ -321,13 +334,12 @@ func (t *set) next() (*Socket, uint32) {
 // push asks for a call of s, which is in stateRunning, after the others.
 func (t *set) push(s *Socket) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.queue = append(t.queue, s)
-	wake := t.polling
-	t.polling = false
-	t.mu.Unlock()
-	if wake {
+	if t.polling && !t.closed {
 		addOne(t.wakefd)
 	}
+	t.polling = false
 }
 
 // serve calls the handler of s until nothing has happened meanwhile.
