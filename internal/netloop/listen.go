@@ -22,7 +22,7 @@ type Listener struct {
 	s     *Socket // stands for the listener in the set
 }
 
-// Listen returns nil if ln isn't a *net.TCPListener or *net.UnixListener. TCP sockets
+// Listen returns nil if ln isn't a *net.TCPListener or a *net.UnixListener of streams. TCP sockets
 // have the options of their listener, so they are set once: what is written leaves
 // at once, as package net has it, and no more than unsent bytes wait in the system
 // before they have left (TCP_NOTSENT_LOWAT; 0 for any number).
@@ -36,8 +36,10 @@ func (l *Loop) Listen(ln net.Listener, unsent int) *Listener {
 			a.local = addr
 		}
 	case *net.UnixListener:
+		if a.unix = ln.Addr().(*net.UnixAddr); a.unix.Net != "unix" {
+			return nil // its sockets keep messages apart: a short read says nothing
+		}
 		a.raw, err = ln.SyscallConn()
-		a.unix = ln.Addr().(*net.UnixAddr)
 	default:
 		return nil
 	}
@@ -141,6 +143,9 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 		raw, err = nc.SyscallConn()
 		s.local, s.remote = unmapped(nc.LocalAddr()), unmapped(nc.RemoteAddr())
 	case *net.UnixConn:
+		if nc.LocalAddr().Network() != "unix" {
+			return nil, errUnsupported
+		}
 		raw, err = nc.SyscallConn()
 		s.isUnix, s.unix = true, &unixNames{nc.LocalAddr().String(), nc.RemoteAddr().String()}
 	default:

@@ -4,6 +4,7 @@ package netloop
 
 import (
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -84,10 +85,16 @@ func (s *Socket) setDeadline(t time.Time, read bool) error {
 		d.deadline.Store(0)
 		return nil
 	}
-	d.deadline.Store(max(int64(t.Sub(start)), 1))
-	d.timer = time.AfterFunc(time.Until(t), func() { s.deadlinePassed(w, d) })
+	// A time of the wall clock's, which may be set meanwhile, is one of ours from
+	// here on: the timer and who looks at the deadline mustn't differ.
+	left := time.Until(t)
+	d.deadline.Store(max(int64(time.Since(start))+min(max(int64(left), 0), forever), 1))
+	d.timer = time.AfterFunc(left, func() { s.deadlinePassed(w, d) })
 	return nil
 }
+
+// forever is a time that can be added to another without overflow.
+const forever = int64(math.MaxInt64 / 2)
 
 func (s *Socket) deadlinePassed(w *waits, d *direction) {
 	w.mu.Lock()
@@ -96,7 +103,7 @@ func (s *Socket) deadlinePassed(w *waits, d *direction) {
 		d.wakeUp()
 	}
 	w.mu.Unlock()
-	if passed && d == &w.read && s.set != nil {
+	if passed && d == &w.read {
 		s.Notify()
 	}
 }

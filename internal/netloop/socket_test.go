@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -148,6 +149,26 @@ func TestReadDeadline(t *testing.T) {
 	if err := s.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("SetDeadline of a closed socket: %v, want %v", err, net.ErrClosed)
 	}
+}
+
+// A deadline may be of the wall clock alone, and further away than a Duration.
+func TestOddDeadlines(t *testing.T) {
+	_, s, _, h := serveTold(t, "tcp")
+	s.SetReadDeadline(time.Now().Add(time.Millisecond).Round(0))
+	h.call(t, func(s *Socket) bool {
+		if _, err := s.TryRead(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("TryRead behind the deadline: %v, want %v", err, os.ErrDeadlineExceeded)
+		}
+		return false
+	})
+	s.SetReadDeadline(time.Now().AddDate(1000, 0, 0))
+	s.Notify()
+	h.call(t, func(s *Socket) bool {
+		if _, err := s.TryRead(make([]byte, 1)); err != ErrWait {
+			t.Errorf("TryRead long before the deadline: %v, want %v", err, ErrWait)
+		}
+		return end(s)
+	})
 }
 
 // A Read that waits is woken by bytes, by its deadline and by Close.
@@ -374,6 +395,22 @@ func TestAdopt(t *testing.T) {
 	}
 	if new(Loop).Listen(struct{ net.Listener }{}, 0) != nil {
 		t.Error("Listen took a listener around another")
+	}
+	packets, err := net.Listen("unixpacket", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	if new(Loop).Listen(packets, 0) != nil {
+		t.Error("Listen took a listener of sockets that keep messages apart")
+	}
+	dialled, err := net.Dial("unixpacket", packets.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialled.Close()
+	if _, err := new(Loop).Adopt(dialled); err == nil {
+		t.Error("a socket that keeps messages apart was adopted")
 	}
 }
 
