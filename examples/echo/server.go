@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -41,7 +42,7 @@ func newServer(o *options) (*websocket.Server, error) {
 		s.Upgrader.Compression = &websocket.Compression{ServerContext: o.takeover}
 	}
 	if o.trace {
-		s.Upgrader.Trace = websocket.NewTextTrace(logWriter{})
+		s.Upgrader.Trace = e.trace()
 	}
 	if o.blocking {
 		s.Handler = websocket.HandlerFunc(e.serve)
@@ -85,8 +86,40 @@ func (logWriter) Write(event []byte) (int, error) {
 
 // echo is the application, in both of its forms.
 type echo struct {
-	quiet bool
-	last  atomic.Uint64 // the number of the newest connection
+	quiet  bool
+	last   atomic.Uint64 // the number of the newest connection
+	traced sync.Map      // the trace's numbers, by the address of the peer
+}
+
+// trace shows what goes over the wire. Its numbers count every socket, those of
+// the page too, and are the application's then, so that the lines of one
+// connection are found by one number.
+func (e *echo) trace() *websocket.Trace {
+	t := websocket.NewTextTrace(logWriter{})
+	accepted, closed := t.Accepted, t.Closed
+	t.Accepted = func(id uint64, nc net.Conn) {
+		e.traced.Store(nc.RemoteAddr().String(), id)
+		accepted(id, nc)
+	}
+	t.Closed = func(id uint64, err error) {
+		e.traced.Range(func(peer, of any) bool { // those that have opened aren't there any more
+			if of == id {
+				e.traced.Delete(peer)
+			}
+			return of != id
+		})
+		closed(id, err)
+	}
+	return t
+}
+
+// number is that of the trace if there is one, and else counts connections. What
+// a proxy says of its client is no address of a socket, and is counted.
+func (e *echo) number(c *websocket.Conn) uint64 {
+	if id, ok := e.traced.LoadAndDelete(c.RemoteAddr().String()); ok {
+		return id.(uint64)
+	}
+	return e.last.Add(1)
 }
 
 // A session is what the application knows of one connection. It lives in
@@ -125,7 +158,7 @@ func (e *echo) serve(c *websocket.Conn, r *http.Request) {
 }
 
 func (e *echo) open(c *websocket.Conn, r *http.Request) *session {
-	s := &session{id: e.last.Add(1), opened: time.Now()}
+	s := &session{id: e.number(c), opened: time.Now()}
 	from := ""
 	if origin := r.Header.Get("Origin"); origin != "" {
 		from = fmt.Sprintf(" from a page of %.64q", origin)
