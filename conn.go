@@ -48,13 +48,13 @@ const (
 
 // A Conn is the server's end of a WebSocket connection.
 //
-// One goroutine at a time reads: ReadMessage, AppendMessage, NextReader and
-// the reader it returns, Messages. (Calls from several are queued, but which
+// One goroutine at a time reads: ReadMessage, AppendMessage, ReadJSON, NextReader
+// and the reader it returns, Messages. (Calls from several are queued, but which
 // message goes to which is then chance.) Any number of goroutines may call
 // everything else at the same time, WriteMessage, Ping, Send, Flush, Close,
-// CloseNow, SetMaxMessageSize and the deadlines among them; frames are never interleaved. The
-// connection answers pings and closing handshakes while something reads;
-// under Events something always does.
+// CloseNow, SetMaxMessageSize and the deadlines among them; frames are never
+// interleaved. The connection answers pings and closing handshakes while
+// something reads; under Events something always does.
 type Conn struct {
 	// Data is a slot for the application: who it is, or its state. It begins as
 	// what OnUpgrade gave to Accept.Data; the library never looks at it.
@@ -222,7 +222,7 @@ func (c *Conn) Subprotocol() string {
 }
 
 // RTT returns the round trip of the last keep-alive ping that was answered, 0
-// before the first, in microseconds.
+// before the first. It is measured to the microsecond.
 func (c *Conn) RTT() time.Duration { return time.Duration(c.clock.rtt.Load()) * time.Microsecond }
 
 // LocalAddr returns the server's address of the connection.

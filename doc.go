@@ -9,11 +9,11 @@
 //
 // # The flow of a connection
 //
-// [Server.Serve] accepts a TCP connection. A goroutine reads the HTTP request
-// from it, holds it against the RFC and the [Upgrader]'s policy (Host, Origin,
-// OnUpgrade), and answers with 101, or with the status and the reason of a
-// refusal. From the 101 on the same TCP connection carries frames. This is what
-// the browser's page calls onopen, and Events.OnOpen is called.
+// [Server.Serve] accepts a TCP connection. It reads the HTTP request from it,
+// checks it by the RFC and the [Upgrader]'s policy (Host, Origin, OnUpgrade),
+// and answers with 101, or with the status and the reason of a refusal. From the
+// 101 on the same TCP connection carries frames. This is what the browser's page
+// calls onopen, and Events.OnOpen is called.
 //
 // What the client sends arrives as masked frames. Their headers are checked
 // before their payload is read; the payload is unmasked, text is checked for
@@ -36,16 +36,17 @@
 // # Concurrency
 //
 // One goroutine at a time reads from a Conn: ReadMessage, AppendMessage,
-// ReadJSON, NextReader with the reader it returned, and Messages. Under Events the
-// library is that reader, and they are not called.
+// ReadJSON, NextReader with the reader it returned, Messages, and what [Stream]
+// and CloseRead do. Under Events the library is that reader, and they are not
+// called.
 //
 // Any number of goroutines may call the rest at any time: WriteMessage,
-// WriteJSON, WritePrepared, Send, NextWriter, Flush, Ping, Close, CloseNow, SetDeadline,
-// SetReadDeadline, SetWriteDeadline, SetMaxMessageSize, Context, RTT,
-// Subprotocol, LocalAddr, RemoteAddr, NetConn. Frames are never interleaved. The writer that
-// NextWriter returned is used by one goroutine; other messages wait for its
-// Close, control frames don't. Conn.Data isn't guarded: OnUpgrade
-// and OnOpen may set it.
+// WriteJSON, WritePrepared, Send, Queued, NextWriter, Flush, Ping, Close,
+// CloseNow, SetDeadline, SetReadDeadline, SetWriteDeadline, SetMaxMessageSize,
+// Context, RTT, Subprotocol, LocalAddr, RemoteAddr, NetConn. Frames are never
+// interleaved. The writer that NextWriter returned is used by one goroutine;
+// other messages wait for its Close, control frames don't. Conn.Data isn't
+// guarded: OnUpgrade and OnOpen may set it.
 //
 // OnOpen, OnMessage and OnClose of one connection are called one after the
 // other, those of different connections at the same time. While OnMessage runs
@@ -62,9 +63,9 @@
 // while OnMessage runs and more whole frames of the same read wait behind its
 // message, what is written to the connection is gathered, and leaves in one
 // write when the last of them is handled, or when 16 KiB have come together. An
-// OnMessage that goes on for long after it wrote calls [Conn.Flush]. [Conn.Send]
-// is the other way to write: it never waits, and what it queues leaves as fast
-// as the peer takes it.
+// OnMessage that goes on for long after it wrote calls [Conn.Flush]; without that
+// it leaves within half a second. [Conn.Send] is the other way to write: it never
+// waits, and what it queues leaves as fast as the peer takes it.
 //
 // A write that returned nil was taken by the system. That the peer's program
 // has read it, no WebSocket can tell; an application that must know sends
@@ -79,7 +80,8 @@
 // [*ProtocolError] (a rule that it broke, with the section), net.ErrClosed (we
 // closed), [ErrServerClosed] (Shutdown), io.ErrUnexpectedEOF (the stream ended
 // without a close frame), os.ErrDeadlineExceeded (a timeout), or the network's
-// error. A refused upgrade is a [*HandshakeError] with the HTTP status.
+// error. [CloseStatus] gives the code that a browser's onclose would get. A
+// refused upgrade is a [*HandshakeError] with the HTTP status.
 //
 // A write that fails makes every later write fail with the same error; the
 // reads go on until they find the end, so that what had arrived is delivered.
@@ -92,19 +94,24 @@
 // [Server]; their fields tell. A message that comes in has at most 1 MiB,
 // counted after inflating, in at most 131,072 fragments. Memory isn't allocated
 // for a length that was only declared: at most 64 KiB ahead of what has come, or
-// as much again. A handshake takes at most 10 s, OnUpgrade included, its header section 16 KiB. A
-// peer that is silent for 20 s after a ping, or takes nothing of a write for
-// 10 s, is cut; one that keeps reading is not, however slowly: timeouts measure
-// the time without progress. Pages of other origins are refused. Text that comes in is always
-// UTF-8; text that goes out is the caller's word.
+// as much again. A handshake takes at most 10 s, OnUpgrade included, and its
+// header section 16 KiB. A peer that makes no progress for 20 s after a ping, or
+// takes nothing of a write for 10 s, is cut; one that keeps reading is not,
+// however slowly: timeouts measure the time without progress. Pages of other
+// origins are refused. Text that comes in is always UTF-8; text that goes out is
+// the caller's word.
 //
 // # Memory of an idle connection
 //
-// A connection that waits holds no buffer on unix systems without TLS: the
-// buffers are pooled and taken when bytes are there. There is no timer and no
-// second goroutine per connection either; one goroutine per Server walks them
-// all for pings and timeouts. Over TLS a connection keeps a buffer of 4 KiB
-// beside those of crypto/tls.
+// On Linux an event loop serves the TCP and unix sockets of [Events], from accept
+// to close: a connection that waits has no goroutine and no buffer. Callbacks may
+// block all the same, others don't wait for them. Everywhere else, over TLS, and
+// for a [HandlerFunc] a connection has one goroutine; its buffers are pooled and
+// taken when bytes are there, but over TLS, which keeps 4 KiB beside those of
+// crypto/tls. There is no timer and no second goroutine per connection in any
+// case: one goroutine per Server looks after the pings and timeouts of all.
+//
+// The build tag noloop leaves the loop out.
 //
 // # Compression
 //
@@ -132,8 +139,8 @@
 // The examples run as tests, and are in files of their own: example_test.go has
 // one for most exported names, example_accept_test.go the ways in which clients
 // say who they are and routes by path, example_apps_test.go and
-// example_dashboard_test.go small whole applications. Programs with a page to open are in the directory examples.
-// Package websockettest has a client for the tests of handlers.
+// example_dashboard_test.go small whole applications. Programs with a page to
+// open are in the directory examples. Package websockettest has a client for the tests of handlers.
 //
 // # What isn't here
 //
@@ -141,4 +148,21 @@
 // Group lives as long as its process: examples/cluster shows how several share
 // their rooms. Who comes from another library finds its names in
 // docs/migrating.md.
+//
+// # Where to read what
+//
+// From the bytes up; each name is that of a file, and most have others beside
+// them with the same beginning.
+//
+//   - internal/httphead, handshake.go: the HTTP request, and the answer to it
+//   - upgrade.go, upgrade_handshake.go: the policy, and a handshake's way to its end
+//   - frame.go, mask.go, internal/utf8x: a frame's header, its mask, text
+//   - conn_read.go: the frame reader: frames to messages
+//   - conn_write.go, conn_close.go: messages to frames, and the closing handshake
+//   - conn.go, conn_time.go, conn_wait.go, sweep.go: a connection's state, and its time
+//   - group.go: Send and Broadcast, with their queues
+//   - events.go, conn_loop.go, internal/netloop: the callbacks, and the event loop
+//   - deflate.go, conn_deflate.go, internal/deflate: compression
+//   - server.go, limits.go, server_plain.go, proxy.go: accept, limits, HTTP, proxies
+//   - errors.go, stats.go, metrics.go, trace.go, log.go: what one sees of it
 package websocket

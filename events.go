@@ -11,8 +11,9 @@ import (
 )
 
 // A Handler serves a connection. The request is the one that asked for the
-// upgrade; its context is that of the connection, see Conn.Context. When ServeWebSocket returns, the connection is closed with 1000, or
-// 1001 while the server shuts down; when it panics, with 1011.
+// upgrade; its context is that of the connection, see Conn.Context. When
+// ServeWebSocket returns, the connection is closed with 1000, or with
+// Server.ShutdownCode while the server shuts down; when it panics, with 1011.
 type Handler interface {
 	ServeWebSocket(c *Conn, r *http.Request)
 }

@@ -83,9 +83,11 @@ func (g *Group) shard(c *Conn) *groupShard {
 	return &g.shards[uintptr(unsafe.Pointer(c))>>16%groupShards]
 }
 
-// Join adds c, and reports false when it has ended. The locks are taken in this
-// order, here and in Leave, so that both do all of it or nothing at a time.
+// Join adds c, and reports whether it is a member then: one that has ended is
+// none.
 func (g *Group) Join(c *Conn) bool {
+	// The locks are taken in this order, here and in Leave, so that both do all of
+	// it or nothing at a time.
 	s := g.shard(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()

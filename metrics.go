@@ -61,7 +61,7 @@ func (s Stats) appendMetrics(dst []byte) []byte {
 	m.family("closed_total", "counter", "Ended connections, by who began the end and close code.")
 	m.closed(SideServer, s.ClosedByServer)
 	m.closed(SidePeer, s.ClosedByPeer)
-	m.counter("write_stalls_total", "Connections cut because a write took too long.", s.WriteStalls)
+	m.counter("write_stalls_total", "Connections cut because the peer took nothing of a write.", s.WriteStalls)
 	m.counter("panics_total", "Panics of handlers and callbacks.", s.Panics)
 	m.counter("dropped_messages_total", "Messages that found a send queue full.", s.Dropped)
 	m.directions("deflated_bytes_total", "Payload of compressed messages, on the wire.", s.DeflatedIn, s.DeflatedOut)

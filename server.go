@@ -240,10 +240,11 @@ func (s *Server) init() {
 	})
 }
 
-// Serve accepts connections from ln and serves each on a goroutine, until
-// Shutdown or Close; then it returns ErrServerClosed. It closes ln. When Accept
-// fails because descriptors or memory ran out it tries again, after 5 ms at
-// first and 1 s at most.
+// Serve accepts connections from ln and serves them, until Shutdown or Close;
+// then it returns ErrServerClosed. It closes ln. When Accept fails because
+// descriptors or memory ran out it tries again, after 5 ms at first and 1 s at
+// most. On Linux, under Events, an event loop serves the sockets of a
+// *net.TCPListener or *net.UnixListener; all others have a goroutine each.
 func (s *Server) Serve(ln net.Listener) error {
 	return s.serveListener(&listening{Listener: ln})
 }
@@ -489,13 +490,14 @@ func (s *Server) RegisterOnShutdown(f func()) {
 	s.onShutdown = append(s.onShutdown, f)
 }
 
-// Shutdown stops accepting, closes every connection with 1001, and returns nil
-// when the last one's handler has returned. What was handed to a write or to
-// Send before goes out ahead of the close frame. Handshakes under way end with
-// 503 or their connection with 1001. A peer that is stuck holds up nobody but
-// Shutdown itself, and that until CloseTimeout; when ctx ends first, what is
-// left is cut and ctx's error returned. Requests that HTTP serves may end too, as
-// with net/http's Shutdown, and idle sockets of theirs are closed.
+// Shutdown stops accepting, closes every connection with ShutdownCode, which is
+// 1001 by default, and returns nil when the last one's handler has returned.
+// What was handed to a write or to Send before goes out ahead of the close
+// frame. Handshakes under way end with 503 or their connection with that code. A
+// peer that is stuck holds up nobody but Shutdown itself, and that until
+// CloseTimeout; when ctx ends first, what is left is cut and ctx's error
+// returned. Requests that HTTP serves may end too, as with net/http's Shutdown,
+// and idle sockets of theirs are closed.
 //
 // The connections are closed over ShutdownSpread, or over what ctx's deadline
 // leaves of it when each is to have its CloseTimeout.

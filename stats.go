@@ -120,7 +120,7 @@ type Stats struct {
 	// for those from 4000 to 4999.
 	ClosedByServer, ClosedByPeer map[CloseCode]uint64
 
-	WriteStalls uint64 // connections cut because a write took longer than WriteTimeout
+	WriteStalls uint64 // connections cut because the peer took nothing of a write for WriteTimeout
 	Panics      uint64 // of handlers and callbacks
 	Dropped     uint64 // messages that found a send queue full
 
