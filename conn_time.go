@@ -200,17 +200,23 @@ func (t *times) next(l *limits) (at int64, do duty) {
 		by(t.pend, dutyClosePending)
 	}
 	t.nextPing(l, by)
+	t.nextAge(l, by)
+	return at, do
+}
+
+// nextAge is the part of next about a connection that is too old, or of no use.
+func (t *times) nextAge(l *limits, by func(int64, duty)) {
 	if t.lifeEnd != 0 {
 		by(t.lifeEnd, dutyCloseOld)
 	}
-	if l.idle > 0 {
-		if t.events && t.waiting == 0 { // a callback takes long
-			by(t.now+int64(l.idle), dutyLook)
-		} else {
-			by(t.message+int64(l.idle), dutyCloseIdle)
-		}
+	if l.idle <= 0 {
+		return
 	}
-	return at, do
+	if t.events && t.waiting == 0 { // a callback takes long
+		by(t.now+int64(l.idle), dutyLook)
+	} else {
+		by(t.message+int64(l.idle), dutyCloseIdle)
+	}
 }
 
 // nextPing is the part of next about the keep-alive.

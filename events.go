@@ -125,8 +125,7 @@ func (c *Conn) closed(err error) {
 func (c *Conn) messages() error {
 	onMessage := c.events().OnMessage
 	r := &c.read
-	late := 0
-	for {
+	for late := 0; ; {
 		// Most waits are here and not inside of borrowMessage: the stack of a
 		// goroutine that waits with fewer calls on it is half as large.
 		if !r.started {

@@ -1,0 +1,68 @@
+package websocket
+
+import (
+	"testing"
+	"time"
+)
+
+// TestTimesNext goes through what is known of a connection at a moment, and
+// what follows from it.
+func TestTimesNext(t *testing.T) {
+	const s = int64(time.Second)
+	u := Upgrader{IdleTimeout: time.Hour}
+	l := u.limits()
+	now := 1000 * s
+	idle := times{now: now, pingAt: now + 25*s, waiting: now, message: now}
+	tests := []struct {
+		name   string
+		change func(t *times)
+		at     int64
+		do     duty
+	}{
+		{"idle", func(*times) {}, 25 * s, dutyPing},
+		{"a write waits", func(t *times) { t.writing, t.outstanding = now-9*s-s/2, true }, s / 2, dutyCutWriter},
+		{"a write that gets on", func(t *times) { t.writing, t.outstanding, t.takenAt = now-60*s, true, now-s }, int64(l.sample), dutyLook},
+		{"bytes in the system", func(t *times) { t.outstanding, t.unsent = true, true }, int64(l.sample), dutyLook},
+		{"no answer to a ping", func(t *times) { t.asked = now - 19*s; t.waiting = now - 60*s }, s, dutyCutSilent},
+		{"while nobody reads", func(t *times) { t.asked, t.waiting, t.pingAt = now-60*s, 0, now+30*s }, 20 * s, dutyLook},
+		{"since somebody reads again", func(t *times) { t.asked, t.waiting = now-60*s, now-s }, 19 * s, dutyCutSilent},
+		{"a ping that hasn't left", func(t *times) {
+			t.asked, t.unsent, t.outstanding, t.waiting, t.takenAt = now-60*s, true, true, 0, now-20*s+s/4
+		}, s / 4, dutyCutSilent},
+		{"writes failed", func(t *times) { t.failed, t.waiting = now-3*s, now-60*s }, 2 * s, dutyCutBroken},
+		{"a callback of long standing", func(t *times) { t.events, t.waiting, t.message = true, 0, now-2*3600*s }, 25 * s, dutyPing},
+		{"no message for long", func(t *times) { t.message = now - 3600*s }, 0, dutyCloseIdle},
+		{"closing", func(t *times) { t.closing, t.closeBegan = true, now-s }, 4 * s, dutyEndClose},
+		{"closing, and the peer reads", func(t *times) { t.closing, t.closeBegan, t.takenAt = true, now-60*s, now-s }, 4 * s, dutyEndClose},
+		{"closing, and the peer only sends", func(t *times) {
+			t.closing, t.closeBegan, t.closeSent, t.received = true, now-24*s, now-24*s, now
+		}, s, dutyEndClose},
+		{"closing, and the peer takes nothing but sends", func(t *times) {
+			t.closing, t.closeBegan, t.outstanding, t.received = true, now-5*s, true, now
+		}, 0, dutyEndClose},
+	}
+	for _, test := range tests {
+		state := idle
+		test.change(&state)
+		if at, do := state.next(&l); at != now+test.at || do != test.do {
+			t.Errorf("%s: next() = in %v, duty %d; want in %v, duty %d", test.name, time.Duration(at-now), do, time.Duration(test.at), test.do)
+		}
+	}
+}
+
+func TestInstants(t *testing.T) {
+	const ms = int64(1) << instantBits
+	for _, now := range []int64{1, 5 * ms, 1 << 40, 1<<52 - 1, 1 << 52, 1<<52 + 7*ms, 1 << 60} {
+		for _, age := range []int64{0, ms, 1000 * ms, 1 << 50} {
+			if age >= now {
+				continue
+			}
+			if got := timeOf(instantOf(now-age), now); got < now-age || got > now-age+2*ms {
+				t.Errorf("timeOf(instantOf(%d), %d) = %d, want the same or a little more", now-age, now, got)
+			}
+		}
+	}
+	if got := timeOf(0, 1<<40); got != 0 {
+		t.Errorf("timeOf(0) = %d, want never", got)
+	}
+}
