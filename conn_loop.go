@@ -161,7 +161,11 @@ func (c *Conn) takeBack() {
 func (c *Conn) fillLoop() (int, error) {
 	r := &c.read
 	r.compact()
-	n, err := c.tryReadLoop(r.in.b[r.in.w:])
+	p := r.in.b[r.in.w:]
+	if r.large && len(p) > batchSize {
+		p = p[:batchSize] // it moves behind its header: little of it is to be copied
+	}
+	n, err := c.tryReadLoop(p)
 	r.in.w += n
 	return n, err
 }

@@ -38,6 +38,7 @@ type reader struct {
 	started    bool            // a data frame was read whose message isn't handed over yet
 	compressed bool            // RSV1 was set on its first frame
 	lent       bool            // in is the worker's
+	large      bool            // the last message didn't fit the worker's buffer: the next one won't, either
 	opens      bool            // OnOpen is to be called
 	turnOver   bool            // there is more to read, after the others
 	lingering  bool            // the close frame is out, and what comes is thrown away
@@ -366,7 +367,7 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 // doesn't lie in the worker's buffer until it is.
 func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
 	r := &c.read
-	if r.left > uint64(len(r.in.b)) {
+	if r.large = r.left > uint64(len(r.in.b)); r.large {
 		return nil, false, nil
 	}
 	size := int(r.left)
@@ -461,6 +462,9 @@ func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
 		for r.left > 0 {
 			if len(dst) == cap(dst) || uint64(cap(dst)-len(dst)) < min(r.left, smallSize) {
 				ahead := max(aheadSize, 3*(len(dst)-base))
+				if c.sock != nil && r.left > uint64(ahead) {
+					ahead = max(ahead, c.sock.Arrived())
+				}
 				dst = grow(dst, int(min(r.left, uint64(ahead))))
 			}
 			n, err := c.readPayload(dst[len(dst):cap(dst)])

@@ -68,3 +68,4 @@ func (s *Socket) WaitWrite() error                             { panic(errUnsupp
 func (s *Socket) Unsent() (int, error)                         { panic(errUnsupported) }
 func (s *Socket) SetUnsentLowWater(int) error                  { panic(errUnsupported) }
 func (s *Socket) SetLinger(int) error                          { panic(errUnsupported) }
+func (s *Socket) Arrived() int                                 { panic(errUnsupported) }

@@ -311,11 +311,24 @@ func (s *Socket) Unsent() (int, error) {
 		return 0, s.failure("ioctl", net.ErrClosed)
 	}
 	defer s.unuse()
-	n, errno := unsent(int(s.fd))
+	n, errno := countOf(int(s.fd), syscall.TIOCOUTQ)
 	if errno != 0 {
 		return 0, os.NewSyscallError("ioctl", errno)
 	}
 	return n, nil
+}
+
+// Arrived returns how many bytes have come that weren't read yet.
+func (s *Socket) Arrived() int {
+	if !s.use() {
+		return 0
+	}
+	defer s.unuse()
+	n, errno := countOf(int(s.fd), syscall.TIOCINQ)
+	if errno != 0 {
+		return 0
+	}
+	return n
 }
 
 // waits are what a socket needs that somebody waits for, or that has deadlines.

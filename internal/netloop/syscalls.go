@@ -13,11 +13,8 @@ import (
 
 const epollET = 1 << 31
 
-// What syscall has no name for.
-const (
-	siocOUTQ        = 0x5411 // TIOCOUTQ, the same number on every architecture of Go's but mips and sparc
-	tcpNotsentLowat = 25
-)
+// tcpNotsentLowat is TCP_NOTSENT_LOWAT, which syscall doesn't name.
+const tcpNotsentLowat = 25
 
 func epollNow(epfd int, events []syscall.EpollEvent) (n int, failed bool) {
 	r, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
@@ -46,9 +43,10 @@ func addOne(fd int) {
 	rawWrite(fd, (*[8]byte)(unsafe.Pointer(&one))[:])
 }
 
-// unsent returns how many bytes the peer's system hasn't acknowledged.
-func unsent(fd int) (int, syscall.Errno) {
+// countOf returns how many bytes wait in a queue of the socket's: TIOCINQ is that of
+// what has come, TIOCOUTQ of what the peer's system hasn't acknowledged.
+func countOf(fd int, queue uintptr) (int, syscall.Errno) {
 	var n int32
-	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), siocOUTQ, uintptr(unsafe.Pointer(&n)))
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), queue, uintptr(unsafe.Pointer(&n)))
 	return int(n), errno
 }
