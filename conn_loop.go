@@ -3,6 +3,7 @@ package websocket
 import (
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
 )
@@ -186,13 +187,26 @@ func interrupted(err error) bool { return err == netloop.ErrWait || isTimeout(er
 // lingerOn is linger for a connection of the loop's.
 func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	left := int(c.read.lingerLeft)
-	over, more := discardInput(s, w, &left)
-	if c.read.lingerLeft = int32(left); !over {
+	more, err := discardInput(s, w, &left)
+	if c.read.lingerLeft = int32(left); err == nil {
 		return more
+	}
+	if isTimeout(err) && c.peerTakes() {
+		s.SetReadDeadline(time.Now().Add(lingerTime))
+		return false
 	}
 	c.finish(nil)
 	c.read.drop()
 	return c.loopEnded(s, c.endError())
+}
+
+// peerTakes reports whether the peer has taken some of what is on its way since
+// the last call, and not all.
+func (c *Conn) peerTakes() bool {
+	n, _ := c.unsent()
+	before := c.rare().lingerUnsent
+	c.rare().lingerUnsent = n
+	return n != 0 && n != before
 }
 
 // lingerAndFinish closes the connection, whose end is e if none was noted yet, so
@@ -209,5 +223,6 @@ func (c *Conn) lingerAndFinish(e *EndError) {
 	}
 	c.mu.Unlock()
 	c.read.lingering, c.read.lingerLeft = true, lingerBytes
+	c.peerTakes()
 	beginLinger(c.sock)
 }

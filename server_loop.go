@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -257,8 +258,8 @@ type lingerer struct {
 }
 
 func (l *lingerer) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
-	over, more := discardInput(s, w, &l.left)
-	if over {
+	more, err := discardInput(s, w, &l.left)
+	if err != nil {
 		s.Close()
 		s.Done()
 		l.h.s.forget(l.h)
@@ -272,17 +273,20 @@ func beginLinger(s *netloop.Socket) {
 	s.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
-// discardInput throws away what comes, until there is nothing more, or the time
-// or the number of bytes is over.
-func discardInput(s *netloop.Socket, w *netloop.Worker, left *int) (over, more bool) {
+// discardInput throws away what comes. An error says that it is over: the end of
+// the stream, the deadline's or of the number of bytes.
+func discardInput(s *netloop.Socket, w *netloop.Worker, left *int) (more bool, err error) {
 	for range readsInARow {
 		n, err := s.TryRead(w.Buf)
 		if err == netloop.ErrWait {
-			return false, false
+			return false, nil
 		}
-		if *left -= n; err != nil || *left <= 0 {
-			return true, false
+		if *left -= n; err == nil && *left <= 0 {
+			err = io.EOF
+		}
+		if err != nil {
+			return false, err
 		}
 	}
-	return false, true
+	return true, nil
 }

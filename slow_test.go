@@ -507,3 +507,30 @@ func TestKernelTimeoutIsNoDeadline(t *testing.T) {
 		t.Error("isTimeout of a deadline = false")
 	}
 }
+
+// A peer that broke a rule is told so behind everything that was written before,
+// however slowly it takes that, and whatever it sends meanwhile.
+func TestSlowReaderIsToldTheEnd(t *testing.T) {
+	const size = 100_000
+	onMessage := func(c *Conn, _ MessageType, _ []byte) { c.WriteMessage(BinaryMessage, make([]byte, size)) }
+	p := serveTCP(t, &Server{Handler: Events{OnMessage: onMessage}, ErrorLog: new(logBook).logger()})()
+	p.nc.(*net.TCPConn).SetReadBuffer(4 << 10)
+	p.handshake()
+	p.sendText("go")
+	p.send([]byte{0xF0, 0x80}) // reserved bits
+	buf := make([]byte, 4<<10)
+	for len(p.in) < size {
+		n, err := p.nc.Read(buf)
+		if p.in = append(p.in, buf[:n]...); err != nil {
+			t.Fatalf("%v behind %d bytes of %d", err, len(p.in), size)
+		}
+		p.nc.Write(clientFrame(opPing, true, "")) // which a closed socket answers with a reset
+		time.Sleep(10 * time.Millisecond)         // the peer is slow
+	}
+	if _, payload, err := p.message(); len(payload) != size || err != nil {
+		t.Fatalf("the answer is %d bytes, %v", len(payload), err)
+	}
+	if h, payload, err := p.frame(); h.opcode != opClose || !strings.HasPrefix(payload, "\x03\xea") {
+		t.Errorf("the end is %v %q, %v; want a close frame with 1002", h.opcode, payload, err)
+	}
+}
