@@ -123,7 +123,7 @@ func (srv *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s == nil:
 		var hello packet
 		if s, hello = srv.open(nil); s == nil {
-			wrong = &websocket.HandshakeError{Status: http.StatusServiceUnavailable, Reason: "too many sessions"}
+			wrong = &websocket.HandshakeError{Status: http.StatusServiceUnavailable, Reason: `"too many sessions"`}
 		}
 		body = hello.data
 	case r.Method == http.MethodGet:
@@ -136,6 +136,7 @@ func (srv *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 	if wrong != nil {
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(wrong.Status)
 		body = []byte(wrong.Reason)
 	}
@@ -215,11 +216,10 @@ func (s *session) post(w http.ResponseWriter, r *http.Request) (body []byte, wro
 		s.posting = false
 		s.mu.Unlock()
 	}()
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.srv.pingInterval() + s.srv.pingTimeout()))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPayload))
+	body, err := io.ReadAll(&postBody{http.MaxBytesReader(w, r.Body, maxPayload), s, http.NewResponseController(w)})
 	if err != nil {
 		s.close("transport error")
-		return nil, &websocket.HandshakeError{Status: http.StatusRequestEntityTooLarge, Reason: err.Error()}
+		return nil, &websocket.HandshakeError{Status: http.StatusRequestEntityTooLarge, Reason: `"too large, too slow or cut"`}
 	}
 	for part := range bytes.SplitSeq(body, []byte{separator}) {
 		if data, binary := bytes.CutPrefix(part, []byte("b")); !binary {
@@ -233,10 +233,29 @@ func (s *session) post(w http.ResponseWriter, r *http.Request) (body []byte, wro
 	return []byte("ok"), nil
 }
 
+// A postBody may take long, as long as it comes and its session lasts.
+type postBody struct {
+	io.Reader
+	s       *session
+	control *http.ResponseController
+}
+
+func (b *postBody) Read(p []byte) (int, error) {
+	b.s.mu.Lock()
+	closed := b.s.closed
+	b.s.mu.Unlock()
+	if closed {
+		return 0, ErrGone
+	}
+	b.control.SetReadDeadline(time.Now().Add(b.s.srv.pingTimeout()))
+	return b.Reader.Read(p)
+}
+
 // OnUpgrade refuses what Events would have to close. It is for the Upgrader.
 func (srv *Server) OnUpgrade(r *http.Request, a *websocket.Accept) error {
 	a.MaxMessageSize = maxPayload
 	if _, wrong := srv.check(r, true); wrong != nil {
+		a.Header.Set("Content-Type", "application/json")
 		return wrong
 	}
 	return nil

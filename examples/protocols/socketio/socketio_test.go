@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -231,8 +232,8 @@ func TestRefused(t *testing.T) {
 		"?EIO=4&transport=websocket&sid=unknown": `{"code":1,"message":"Session ID unknown"}`,
 	} {
 		resp := websockettest.WantRefusal(t, a.ln, 400, Path+query)
-		if body, _ := io.ReadAll(resp.Body); strings.TrimSpace(string(body)) != want {
-			t.Errorf("upgrade of %s: %s; want %s", query, body, want)
+		if body, _ := io.ReadAll(resp.Body); string(body) != want || resp.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("upgrade of %s: %s as %s; want %s as application/json", query, body, resp.Header.Get("Content-Type"), want)
 		}
 	}
 }
@@ -499,6 +500,31 @@ func TestPings(t *testing.T) {
 	c.WantText("2") // and no answer
 	c.WantClose(1000)
 	a.wantEnd("ping timeout")
+	a.wantEnd("ping timeout")
+}
+
+// A body that never comes to its end lasts no longer than its session.
+func TestDrippingPost(t *testing.T) {
+	a := start(t, &Server{PingInterval: 100 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	p := a.poll()
+	nc, err := net.Dial("tcp", a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(nc, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", Path+polling+"&sid="+p.sid)
+	go func() {
+		for range time.Tick(10 * time.Millisecond) {
+			if _, err := io.WriteString(nc, "4"); err != nil {
+				return
+			}
+		}
+	}()
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil || resp.StatusCode != 413 {
+		t.Errorf("the answer: %v, %v; want 413", resp, err)
+	}
 	a.wantEnd("ping timeout")
 }
 
