@@ -184,3 +184,15 @@ func TestServeHTTPBehindTimeouts(t *testing.T) {
 	p.nc.SetReadDeadline(time.Now().Add(patience))
 	p.wantEcho("still there")
 }
+
+// An answer doesn't wait for a body that the handler didn't want.
+func TestPlainAnswersBeforeTheBody(t *testing.T) {
+	s := &Server{HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body.Read(make([]byte, 1))
+		http.Error(w, "no", http.StatusRequestEntityTooLarge)
+	})}
+	p := serveTCP(t, s)()
+	p.nc.SetReadDeadline(time.Now().Add(s.bodyTimeout() / 2))
+	p.send([]byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nand so on"))
+	p.wantAnswer(413, "no\n")
+}

@@ -199,7 +199,11 @@ func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ContentLength != 0 && s.template().ReadTimeout == 0 {
-		r.Body = newPatientBody(w, r, s.bodyTimeout())
+		// In a copy: net/http looks at the Body of its own request to see whether
+		// so much is unread that it had better answer at once.
+		patient := newPatientBody(w, r, s.bodyTimeout())
+		r = r.WithContext(r.Context())
+		r.Body = patient
 	}
 	s.servePage(w, r)
 }
