@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -102,8 +101,6 @@ type extras struct {
 	client *client                 // in the Server's count
 	events *Events                 // of Events.ServeWebSocket
 	own    *particulars            // as they were made; nil for none
-
-	opening *http.Request // what OnOpen gets, until the loop has called it
 }
 
 // particulars are what few connections have for themselves from the handshake on.

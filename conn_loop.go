@@ -35,16 +35,24 @@ func (g *registry) adopt(nc net.Conn, callbacks *Events) (net.Conn, error) {
 
 // startLoop has the loop serve c from now on, OnOpen first.
 func (c *Conn) startLoop(r *http.Request) {
-	c.setOpening(r)
+	c.sock.Become(&opener{c, r})
 	c.sock.Notify()
 	c.sock.Start()
 }
 
-func (c *Conn) setOpening(r *http.Request) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.extras().opening = r
-	c.read.opens = true
+// An opener is a connection before OnOpen: the request isn't needed for longer.
+type opener struct {
+	c *Conn
+	r *http.Request
+}
+
+// Ready calls OnOpen, and goes on as the connection.
+func (o *opener) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
+	s.Become((*loopConn)(o.c)) // first: OnOpen may end the goroutine
+	if !o.c.open(o.r) && !o.c.read.lingering {
+		return o.c.loopEnded(s, o.c.endError())
+	}
+	return (*loopConn)(o.c).Ready(s, w)
 }
 
 // A loopConn is a Conn as the loop sees it, whose method isn't for anybody else.
@@ -59,9 +67,6 @@ func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	r := &c.read
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.opens && !c.openLoop() && !r.lingering {
-		return c.loopEnded(s, c.endError())
-	}
 	var err error
 	if !r.lingering {
 		err = c.deliverLent(w)
@@ -81,16 +86,6 @@ func (c *Conn) deliverLent(w *netloop.Worker) error {
 	c.lend(w)
 	defer c.takeBack()
 	return c.deliver()
-}
-
-// openLoop calls OnOpen.
-func (c *Conn) openLoop() bool {
-	c.read.opens = false
-	c.mu.Lock()
-	r := c.extra.opening
-	c.extra.opening = nil
-	c.mu.Unlock()
-	return c.open(r)
 }
 
 func (c *Conn) loopEnded(s *netloop.Socket, err error) bool {

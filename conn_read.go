@@ -39,7 +39,6 @@ type reader struct {
 	compressed bool            // RSV1 was set on its first frame
 	lent       bool            // in is the worker's
 	large      bool            // the last message didn't fit the worker's buffer: the next one won't, either
-	opens      bool            // OnOpen is to be called
 	turnOver   bool            // there is more to read, after the others
 	lingering  bool            // the close frame is out, and what comes is thrown away
 	reads      uint8           // since Ready was called

@@ -246,9 +246,7 @@ func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netlo
 		s.leave(c)
 		return false
 	}
-	c.setOpening(h.r)
-	nc.Become((*loopConn)(c))
-	return (*loopConn)(c).Ready(nc, w)
+	return (&opener{c, h.r}).Ready(nc, w)
 }
 
 // A lingerer closes the socket of a handshake, on the loop, as linger does.
