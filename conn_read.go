@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -59,6 +60,9 @@ func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessa
 // appended to dst, which is returned unchanged with an error. It allocates
 // only when dst is too small.
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
+	if c.callbacks() != nil {
+		return 0, dst, errEventsRead
+	}
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	c.startRead()
@@ -70,6 +74,10 @@ func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	c.endRead()
 	return t, p, nil
 }
+
+// errEventsRead is what a read gets where Events reads: it would wait for the
+// callback that calls it, or take a message from OnMessage.
+var errEventsRead = errors.New("websocket: read of a connection that Events serves: OnMessage gets its messages")
 
 func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	r := &c.read

@@ -14,6 +14,9 @@ import (
 // is read whole before NextReader returns. Errors are those of ReadMessage; the
 // limits of size hold.
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
+	if c.callbacks() != nil {
+		return 0, nil, errEventsRead
+	}
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	c.startRead()
