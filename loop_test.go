@@ -4,10 +4,12 @@ package websocket
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,4 +72,95 @@ func eventuallyNoLoop(t *testing.T) {
 			t.Fatalf("%d workers serve a loop that nothing needs", left())
 		}
 	}
+}
+
+// A crowd of new clients doesn't keep those that were accepted from being served:
+// so many are accepted, and then the others have their turn.
+func TestAcceptsTakeTurns(t *testing.T) {
+	ln := listen(t)
+	s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+	s.init()
+	defer s.Close()
+	a := s.loopListener(ln)
+	for range acceptsInARow + 1 {
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	failed := make(chan error, 1)
+	if more := s.acceptOnLoop(a, failed); !more || s.Stats().Handshaking != acceptsInARow {
+		t.Errorf("the first turn: %v, %d handshakes, want %d and one more turn", more, s.Stats().Handshaking, acceptsInARow)
+	}
+	if more := s.acceptOnLoop(a, failed); more || s.Stats().Handshaking != acceptsInARow+1 {
+		t.Errorf("the second turn: %v, %d handshakes, want %d and no more", more, s.Stats().Handshaking, acceptsInARow+1)
+	}
+}
+
+// When descriptors run out the loop's acceptor waits and tries again, and serves
+// within a second of there being some.
+func TestAcceptOutOfDescriptors(t *testing.T) {
+	log := new(logBook)
+	dial := serveTCP(t, &Server{Handler: echoEvents(), ErrorLog: log.logger()})
+	first := dial()
+	first.handshake()
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
+	second, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(second)
+	free, err := syscall.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Close(free)
+	limit := old
+	limit.Cur = uint64(free)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	addr := first.nc.RemoteAddr().(*net.TCPAddr)
+	if err := syscall.Connect(second, &syscall.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Write(second, []byte(peerRequest)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the log tells of it", func() bool { return strings.Contains(strings.Join(log.all(), ""), "too many open files") })
+	first.sendText("who is connected is served")
+	first.want(opText, "who is connected is served")
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	began, answer := time.Now(), make([]byte, len(peerAnswer))
+	if n, err := syscall.Read(second, answer); string(answer[:n]) != peerAnswer || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after there was room: %q, %v", time.Since(began), answer[:n], err)
+	}
+	if lines := len(log.all()); lines > 3 {
+		t.Errorf("%d lines in the log within two seconds: %v", lines, log.all())
+	}
+	first.closeWith(CloseNormal, "")
+}
+
+// Close ends a server whose acceptor waits for a slot of MaxHandshakes.
+func TestCloseWhileTheAcceptorWaits(t *testing.T) {
+	s := &Server{Handler: echoEvents(), MaxHandshakes: 1, ErrorLog: new(logBook).logger()}
+	dial := serveTCP(t, s)
+	first := dial() // and says nothing
+	eventually(t, "the first has the slot", func() bool { return s.Stats().Handshaking == 1 })
+	second := dial()
+	eventually(t, "the second waits", func() bool { return s.waiting.Load() == 1 })
+	s.Close()
+	for _, p := range []*peer{first, second} {
+		if err := p.receive(); err == nil {
+			t.Errorf("a handshake was answered behind Close: %q", p.in)
+		}
+	}
+	eventuallyNoLoop(t)
 }

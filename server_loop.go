@@ -53,10 +53,17 @@ func (s *Server) serveOnLoop(a *netloop.Listener) error {
 	}
 }
 
+// acceptsInARow is how many clients are accepted before those that were have their
+// turn: well below the time after which the runtime would take the processor away.
+const acceptsInARow = 64
+
 // acceptOnLoop accepts the clients that wait.
 func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bool) {
 	var wait time.Duration
-	for !s.stopping.Load() {
+	for range acceptsInARow {
+		if s.stopping.Load() {
+			return false
+		}
 		nc, err := a.Accept()
 		switch {
 		case err == nil:
@@ -76,7 +83,7 @@ func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bo
 			}
 		}
 	}
-	return false
+	return true
 }
 
 // acceptedOnLoop begins the handshake on a socket, when there is a slot for it.
