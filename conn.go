@@ -143,7 +143,7 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 		c.sock = s
 	} else if rawCapable {
 		c.raw = newDescriptor(descriptorOf(nc))
-		c.write.direct = writevCapable && c.raw != nil
+		c.write.direct = netloop.Direct && c.raw != nil
 	}
 	limitUnsent(nc)
 	return c

@@ -231,3 +231,32 @@ func (rw *rawWrite) write(fd uintptr) bool {
 	}
 	return true
 }
+
+// unsent returns how many of the bytes that were written the peer's system
+// hasn't taken yet; known is false where the system doesn't tell.
+func (c *Conn) unsent() (n int, known bool) {
+	if c.sock != nil {
+		n, err := c.sock.Unsent()
+		return n, err == nil
+	}
+	raw := socketOf(c.nc)
+	if raw == nil {
+		return 0, false
+	}
+	var left int
+	var err error
+	failed := raw.Control(func(fd uintptr) { left, err = netloop.Unsent(fd) })
+	return left, failed == nil && err == nil
+}
+
+// limitUnsent makes the system take no more than notsentLimit bytes beyond what
+// is on its way, so that the rest waits with us. Where it can't be set, more
+// waits in the system.
+func limitUnsent(nc net.Conn) {
+	if !netloop.Direct {
+		return
+	}
+	if raw := socketOf(nc); raw != nil {
+		raw.Control(func(fd uintptr) { netloop.LimitUnsent(fd, notsentLimit) })
+	}
+}

@@ -101,7 +101,7 @@ func (c *Conn) writeSocket(p, q []byte) error {
 func (sw *socketWrite) write(fd uintptr) bool {
 	c := sw.c
 	for len(sw.p)+len(sw.q) > 0 {
-		n, err := writev(fd, sw.p, sw.q)
+		n, err := netloop.Writev(fd, sw.p, sw.q)
 		switch {
 		case n > 0:
 			c.tookBytes(n)

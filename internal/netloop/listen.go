@@ -50,7 +50,7 @@ func (l *Loop) Listen(ln net.Listener, unsent int) *Listener {
 		a.raw.Control(func(fd uintptr) {
 			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 			if unsent > 0 {
-				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, unsent)
+				LimitUnsent(fd, unsent)
 			}
 		})
 	}

@@ -66,6 +66,6 @@ func (s *Socket) OnHangup(func())                              { panic(errUnsupp
 func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
 func (s *Socket) WaitWrite() error                             { panic(errUnsupported) }
 func (s *Socket) Unsent() (int, error)                         { panic(errUnsupported) }
-func (s *Socket) SetUnsentLowWater(int) error                  { panic(errUnsupported) }
+func (s *Socket) LimitUnsent(int) error                        { panic(errUnsupported) }
 func (s *Socket) SetLinger(int) error                          { panic(errUnsupported) }
 func (s *Socket) Arrived() int                                 { panic(errUnsupported) }

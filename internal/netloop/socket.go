@@ -311,11 +311,8 @@ func (s *Socket) Unsent() (int, error) {
 		return 0, s.failure("ioctl", net.ErrClosed)
 	}
 	defer s.unuse()
-	n, errno := countOf(int(s.fd), syscall.TIOCOUTQ)
-	if errno != 0 {
-		return 0, os.NewSyscallError("ioctl", errno)
-	}
-	return n, nil
+	n, err := Unsent(uintptr(s.fd))
+	return n, os.NewSyscallError("ioctl", err)
 }
 
 // Arrived returns how many bytes have come that weren't read yet.

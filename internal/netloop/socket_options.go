@@ -206,10 +206,10 @@ func (s *Socket) SetWriteBuffer(bytes int) error {
 	return s.setsockopt(syscall.SOL_SOCKET, syscall.SO_SNDBUF, bytes)
 }
 
-// SetUnsentLowWater makes a TCP socket take no more while so many bytes haven't
-// left yet (TCP_NOTSENT_LOWAT), so that the rest waits where it can be changed.
-func (s *Socket) SetUnsentLowWater(bytes int) error {
-	return s.setsockopt(syscall.IPPROTO_TCP, tcpNotsentLowat, bytes)
+// LimitUnsent makes a TCP socket take no more while so many bytes haven't left yet,
+// so that the rest waits where it can be changed.
+func (s *Socket) LimitUnsent(bytes int) error {
+	return s.control("setsockopt", func(fd int) error { return LimitUnsent(uintptr(fd), bytes) })
 }
 
 // File returns a copy of the socket, which the caller closes.

@@ -487,7 +487,7 @@ func TestOptions(t *testing.T) {
 		"SetLinger":          func() error { return s.SetLinger(-1) },
 		"SetReadBuffer":      func() error { return s.SetReadBuffer(8192) },
 		"SetWriteBuffer":     func() error { return s.SetWriteBuffer(8192) },
-		"SetUnsentLowWater":  func() error { return s.SetUnsentLowWater(65536) },
+		"LimitUnsent":        func() error { return s.LimitUnsent(65536) },
 		"CloseRead":          s.CloseRead,
 		"CloseWrite":         s.CloseWrite,
 	} {

@@ -13,9 +13,6 @@ import (
 
 const epollET = 1 << 31
 
-// tcpNotsentLowat is TCP_NOTSENT_LOWAT, which syscall doesn't name.
-const tcpNotsentLowat = 25
-
 func epollNow(epfd int, events []syscall.EpollEvent) (n int, failed bool) {
 	r, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	switch errno {
@@ -41,12 +38,4 @@ func eventfd() (int, error) {
 func addOne(fd int) {
 	one := uint64(1)
 	rawWrite(fd, (*[8]byte)(unsafe.Pointer(&one))[:])
-}
-
-// countOf returns how many bytes wait in a queue of the socket's: TIOCINQ is that of
-// what has come, TIOCOUTQ of what the peer's system hasn't acknowledged.
-func countOf(fd int, queue uintptr) (int, syscall.Errno) {
-	var n int32
-	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), queue, uintptr(unsafe.Pointer(&n)))
-	return int(n), errno
 }
