@@ -38,12 +38,32 @@ func serve(t *testing.T, hub *Hub, u websocket.Upgrader) *app {
 	u.OnUpgrade = hub.OnUpgrade
 	a := &app{T: t, hub: hub, ended: make(chan string, 100), done: make(chan struct{}, 100)}
 	hub.Disconnected = func(c *Client, err error) { a.done <- struct{}{} }
-	hub.Methods = map[string]Method{
+	hub.Methods = a.methods()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.ln, a.addr = ln, ln.Addr().String()
+	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: u, ErrorLog: slog.New(slog.DiscardHandler)}
+	go a.ws.Serve(ln)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := a.ws.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		hub.clients.Range(func(id, c any) bool { t.Errorf("the client %v was left behind", id); return true })
+	})
+	return a
+}
+
+func (a *app) methods() map[string]Method {
+	return map[string]Method{
 		"echo":  func(c *Call) (any, error) { return c.Args[0], nil },
 		"fail":  func(c *Call) (any, error) { return nil, errors.New("as told") },
 		"panic": func(c *Call) (any, error) { panic("as told") },
 		"chan":  func(c *Call) (any, error) { return make(chan int), nil },
-		"all":   func(c *Call) (any, error) { return nil, c.hub.All.Send("said", c.Args...) },
+		"all":   func(c *Call) (any, error) { return nil, a.hub.All.Send("said", c.Args...) },
 		"count": func(c *Call) (any, error) {
 			for i := 0; ; i++ {
 				if n, _ := c.Args[0].(float64); float64(i) == n {
@@ -66,22 +86,6 @@ func serve(t *testing.T, hub *Hub, u websocket.Upgrader) *app {
 		},
 		"deaf": func(c *Call) (any, error) { <-c.Context.Done(); return nil, context.Cause(c.Context) },
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.ln, a.addr = ln, ln.Addr().String()
-	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: u, ErrorLog: slog.New(slog.DiscardHandler)}
-	go a.ws.Serve(ln)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := a.ws.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
-		hub.clients.Range(func(id, c any) bool { t.Errorf("the client %v was left behind", id); return true })
-	})
-	return a
 }
 
 func (a *app) wantEnd(want string) {

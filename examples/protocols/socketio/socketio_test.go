@@ -257,6 +257,14 @@ func TestWebSocket(t *testing.T) {
 	c.SendText(`431["yes"]`)
 	c.WantText(`42["answered","yes","\u003cnil\u003e"]`)
 	c.SendText(`431["again"]`) // nobody asked
+	c.SendText(`42["panic"]`)
+	c.WantClose(1011)
+	a.wantEnd("transport close")
+}
+
+func TestNamespaces(t *testing.T) {
+	a := start(t, &Server{})
+	c := a.dial()
 	c.SendText(`40/nowhere,`)
 	c.WantText(`44/nowhere,{"message":"Invalid namespace"}`)
 	c.SendText(`40/admin,{"token":"wrong"}`)
@@ -283,10 +291,6 @@ func TestWebSocket(t *testing.T) {
 	c = a.dial()
 	c.SendText("1")
 	c.WantClose(1000)
-	a.wantEnd("transport close")
-	c = a.dial()
-	c.SendText(`42["panic"]`)
-	c.WantClose(1011)
 	a.wantEnd("transport close")
 }
 
@@ -622,8 +626,11 @@ func TestStorm(t *testing.T) {
 	if len(a.chat.rooms) != 0 {
 		t.Errorf("rooms are left: %v", a.chat.rooms)
 	}
-	s := &Socket{Namespace: a.chat, rooms: make(map[string]bool)}
-	a.chat.mu.Unlock()
+}
+
+func TestRoomsAreBounded(t *testing.T) {
+	n := new(Namespace)
+	s := &Socket{Namespace: n, rooms: make(map[string]bool)}
 	for i := range maxRooms + 1 {
 		if err := s.Join(fmt.Sprint(i)); err != nil {
 			t.Fatalf("room %d: %v", i, err)
@@ -632,5 +639,11 @@ func TestStorm(t *testing.T) {
 	if err := s.Join("one more"); err != ErrTooMany {
 		t.Errorf("one room more: %v; want ErrTooMany", err)
 	}
-	a.chat.mu.Lock()
+	if err := s.Join("0"); err != nil {
+		t.Errorf("a room that it is in: %v", err)
+	}
+	s.Leave("0")
+	if err := s.Join("one more"); err != nil || len(n.rooms) != maxRooms+1 {
+		t.Errorf("a room in the place of another: %v, %d rooms", err, len(n.rooms))
+	}
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/rawws/websocket/internal/peers/internal/npm"
 )
 
-// The page of the protocols: each connects, sends, and shows the layers of it.
-func TestProtocolsPage(t *testing.T) {
+// The panes of the protocols' page: each connects, sends, and shows the layers
+// of it.
+func TestProtocolsPageSocketIO(t *testing.T) {
 	addr := freeAddr(t)
 	protocols := start(t, addr, build(t, root, "./examples/protocols"), "-addr", addr)
 	for _, transport := range []string{"upgrade", "websocket", "polling"} {
@@ -39,6 +40,11 @@ func TestProtocolsPage(t *testing.T) {
 			b.wait(`document.querySelector("#socketio output").value === "closed"`)
 		})
 	}
+}
+
+func TestProtocolsPageSignalR(t *testing.T) {
+	addr := freeAddr(t)
+	protocols := start(t, addr, build(t, root, "./examples/protocols"), "-addr", addr)
 	for _, how := range []string{"negotiate", "skip"} {
 		t.Run(how, func(t *testing.T) {
 			b := visit(t, protocols.url)
@@ -57,6 +63,11 @@ func TestProtocolsPage(t *testing.T) {
 			b.wait(`document.querySelector("#signalr output").value === "closed"`)
 		})
 	}
+}
+
+func TestProtocolsPageJWebSocket(t *testing.T) {
+	addr := freeAddr(t)
+	protocols := start(t, addr, build(t, root, "./examples/protocols"), "-addr", addr)
 	b := visit(t, protocols.url)
 	b.click("#jwebsocket [data-do=connect]")
 	b.wait(`document.querySelector("#jwebsocket output").value === "open"`)
@@ -90,6 +101,11 @@ func (b *tab) shows(pane string, words ...string) {
 	b.wait(`[...document.querySelectorAll("#` + pane + ` .log > li")].map(e => e.innerText).some(text => ` + strings.Join(has, " && ") + `)`)
 }
 
+var browserScripts = []string{
+	"socket.io-client/dist/socket.io.js", "@microsoft/signalr/dist/browser/signalr.js",
+	"@microsoft/signalr-protocol-msgpack/dist/browser/signalr-protocol-msgpack.js",
+}
+
 // The real clients as a browser has them, from the files that npm brings.
 func TestRealClientsInBrowser(t *testing.T) {
 	dir, err := npm.Install("../protocols/testdata")
@@ -104,10 +120,7 @@ func TestRealClientsInBrowser(t *testing.T) {
 			args := append(args, "-addr", addr)
 			server := start(t, addr, binary, args...)
 			b := visit(t, server.url)
-			for _, file := range []string{
-				"socket.io-client/dist/socket.io.js", "@microsoft/signalr/dist/browser/signalr.js",
-				"@microsoft/signalr-protocol-msgpack/dist/browser/signalr-protocol-msgpack.js",
-			} {
+			for _, file := range browserScripts {
 				script, err := os.ReadFile(filepath.Join(dir, "node_modules", file))
 				if err != nil {
 					t.Fatal(err)
