@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rawws/websocket"
@@ -22,7 +23,6 @@ type app struct {
 	*testing.T
 	hub   *Hub
 	ln    net.Listener
-	addr  string
 	ended chan string       // what the method "upload" saw at its end
 	done  chan struct{}     // a client has left
 	ws    *websocket.Server // to be shut down by a test
@@ -30,21 +30,23 @@ type app struct {
 
 func start(t *testing.T, hub *Hub) *app {
 	t.Helper()
-	return serve(t, hub, websocket.Upgrader{})
-}
-
-func serve(t *testing.T, hub *Hub, u websocket.Upgrader) *app {
-	t.Helper()
-	u.OnUpgrade = hub.OnUpgrade
-	a := &app{T: t, hub: hub, ended: make(chan string, 100), done: make(chan struct{}, 100)}
-	hub.Disconnected = func(c *Client, err error) { a.done <- struct{}{} }
-	hub.Methods = a.methods()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.ln, a.addr = ln, ln.Addr().String()
-	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: u, ErrorLog: slog.New(slog.DiscardHandler)}
+	return serve(t, hub, ln)
+}
+
+func serve(t *testing.T, hub *Hub, ln net.Listener, change ...func(*websocket.Upgrader)) *app {
+	t.Helper()
+	a := &app{T: t, hub: hub, ended: make(chan string, 100), done: make(chan struct{}, 100)}
+	hub.Disconnected = func(c *Client, err error) { a.done <- struct{}{} }
+	hub.Methods = a.methods()
+	a.ln = ln
+	a.ws = &websocket.Server{Handler: hub.Events(), HTTP: hub, Upgrader: websocket.Upgrader{OnUpgrade: hub.OnUpgrade}, ErrorLog: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&a.ws.Upgrader)
+	}
 	go a.ws.Serve(ln)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -103,7 +105,7 @@ func (a *app) wantEnd(want string) {
 // dial skips the negotiation and does the handshake.
 func (a *app) dial() *websockettest.Client {
 	a.Helper()
-	c := websockettest.DialAddr(a, a.addr, "/hub")
+	c := websockettest.Dial(a, a.ln, "/hub")
 	c.SendText(`{"protocol":"json","version":1}` + "\x1e")
 	c.WantText("{}\x1e")
 	return c
@@ -125,7 +127,7 @@ func want(c *websockettest.Client, record string) {
 
 func TestNegotiation(t *testing.T) {
 	a := start(t, &Hub{})
-	resp, err := http.Post("http://"+a.addr+"/hub/negotiate?negotiateVersion=1", "text/plain", nil)
+	resp, err := http.Post("http://"+a.ln.Addr().String()+"/hub/negotiate?negotiateVersion=1", "text/plain", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +145,7 @@ func TestNegotiation(t *testing.T) {
 		fmt.Sprint(answer.AvailableTransports[0]) != "{WebSockets [Text Binary]}" {
 		t.Fatalf("negotiation: %+v, %v", answer, err)
 	}
-	c := websockettest.DialAddr(t, a.addr, "/hub?id="+answer.ConnectionToken)
+	c := websockettest.Dial(t, a.ln, "/hub?id="+answer.ConnectionToken)
 	c.SendText(`{"protocol":"json","version":1}` + "\x1e")
 	c.WantText("{}\x1e")
 	if _, known := a.hub.clients.Load(answer.ConnectionID); !known {
@@ -153,19 +155,18 @@ func TestNegotiation(t *testing.T) {
 }
 
 func TestHandshake(t *testing.T) {
-	a := start(t, &Hub{KeepAlive: 200 * time.Millisecond})
+	a := start(t, &Hub{})
 	for _, tt := range []struct{ in, want string }{
 		{`{"protocol":"morse","version":1}` + "\x1e", `{"error":"the protocol \"morse\" isn't spoken here"}` + "\x1e"},
 		{`{"protocol":"json","version":1}`, `{"error":"the protocol \"json\" isn't spoken here"}` + "\x1e"}, // without its end
 		{`hello` + "\x1e", `{"error":"the protocol \"\" isn't spoken here"}` + "\x1e"},
 	} {
-		c := websockettest.DialAddr(t, a.addr, "/hub")
+		c := websockettest.Dial(t, a.ln, "/hub")
 		c.SendText(tt.in)
 		c.WantText(tt.want)
 		c.WantClose(1000)
 	}
-	websockettest.DialAddr(t, a.addr, "/hub").WantClose(1008) // who says nothing
-	c := websockettest.DialAddr(t, a.addr, "/hub")            // who doesn't wait for the answer
+	c := websockettest.Dial(t, a.ln, "/hub") // who doesn't wait for the answer
 	c.SendText(`{"protocol":"json","version":1}` + "\x1e" + `{"type":1,"invocationId":"0","target":"echo","arguments":[1]}` + "\x1e")
 	want(c, `{}`)
 	want(c, `{"type":3,"invocationId":"0","result":1}`)
@@ -257,7 +258,11 @@ func TestStreamsEnd(t *testing.T) {
 
 // A reader that waits to hand over an item hears of the end from the pings.
 func TestDeafMethod(t *testing.T) {
-	a := serve(t, &Hub{}, websocket.Upgrader{PingInterval: 50 * time.Millisecond, PongTimeout: 200 * time.Millisecond})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := serve(t, &Hub{}, ln, func(u *websocket.Upgrader) { u.PingInterval, u.PongTimeout = 50*time.Millisecond, 500*time.Millisecond })
 	c := a.dial()
 	say(c, `{"type":1,"invocationId":"3","target":"deaf","arguments":[],"streamIds":["4"]}`)
 	for range uploadAhead + 1 {
@@ -310,26 +315,26 @@ func TestWrongRecords(t *testing.T) {
 	}
 }
 
+// An hour with a client that pings, and then one that doesn't.
 func TestSilence(t *testing.T) {
-	a := start(t, &Hub{KeepAlive: 50 * time.Millisecond, ClientTimeout: 400 * time.Millisecond})
-	c := a.dial()
-	for range 12 {
-		want(c, `{"type":6}`)
-		say(c, `{"type":6}`)
-	}
-	for {
-		if got := read(c); got == `{"type":7,"error":"nothing has come for too long","allowReconnect":true}`+"\x1e" {
-			break
-		} else if got != `{"type":6}`+"\x1e" {
-			t.Fatalf("read %q", got)
+	synctest.Test(t, func(t *testing.T) {
+		a := serve(t, &Hub{}, websockettest.NewListener())
+		c := a.dial()
+		for range 4 * 60 {
+			want(c, `{"type":6}`)
+			say(c, `{"type":6}`)
 		}
-	}
-	c.WantClose(1000)
+		want(c, `{"type":6}`)
+		want(c, `{"type":6}`)
+		want(c, `{"type":7,"error":"nothing has come for too long","allowReconnect":true}`)
+		c.WantClose(1000)
+		websockettest.Dial(t, a.ln, "/hub").WantClose(1008) // not even the handshake
+	})
 }
 
 func TestMessagePack(t *testing.T) {
 	a := start(t, &Hub{})
-	c := websockettest.DialAddr(t, a.addr, "/hub")
+	c := websockettest.Dial(t, a.ln, "/hub")
 	c.SendText(`{"protocol":"messagepack","version":1}` + "\x1e")
 	c.WantText("{}\x1e")
 	c.SendBinary([]byte("\x10\x96\x01\x80\xa1\x30\xa4echo\x91\xc4\x02\x00\xff\x90"))
