@@ -192,6 +192,11 @@ func (c *Conn) beginMessage() error {
 			return err
 		}
 	}
+	if r.started && c.connState() == stateClosing { // what skipFrame left may not be looked at
+		if err := c.skipMessage(); err != nil {
+			return err
+		}
+	}
 	if r.started {
 		return nil
 	}
