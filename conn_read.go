@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rawws/websocket/internal/netloop"
 	"github.com/rawws/websocket/internal/utf8x"
 )
 
@@ -370,30 +369,6 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 		c.touchMessage()
 	}
 	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
-	r.in.r += size
-	r.left = 0
-	return p, true, c.endMessage()
-}
-
-// wholeInPlace is messageInPlace on the loop: a message that isn't whole yet
-// doesn't lie in the worker's buffer until it is.
-func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
-	r := &c.read
-	if r.large = r.left > uint64(len(r.in.b)); r.large {
-		return nil, false, nil
-	}
-	size := int(r.left)
-	for r.in.w-r.in.r < size {
-		if err := c.fill(); err == netloop.ErrWait {
-			return nil, false, nil
-		} else if err != nil {
-			return nil, false, err
-		}
-	}
-	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
-	if err := c.checkPayload(p); err != nil {
-		return nil, false, err
-	}
 	r.in.r += size
 	r.left = 0
 	return p, true, c.endMessage()

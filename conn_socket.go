@@ -1,12 +1,16 @@
 package websocket
 
 import (
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
 )
@@ -259,4 +263,268 @@ func limitUnsent(nc net.Conn) {
 	if raw := socketOf(nc); raw != nil {
 		raw.Control(func(fd uintptr) { netloop.LimitUnsent(fd, notsentLimit) })
 	}
+}
+
+// A writeKind says whose write it is: the application's deadline holds for
+// what the application writes, and never for a ping or a close frame of ours.
+// It stands in the low bits of writer.since.
+type writeKind uint32
+
+const (
+	writeControl writeKind = 1 // frames of ours
+	writeQueued  writeKind = 2 // what Send took
+	writeData    writeKind = 3 // a call of the application's, which waits for it
+
+	writeKinds = 3 // the bits
+)
+
+// underWay returns whose write is under way, 0 when none is.
+func (w *writer) underWay() writeKind { return writeKind(w.since.Load() & writeKinds) }
+
+// waitsSince returns when the write under way began, 0 when none is.
+func (w *writer) waitsSince(now int64) (int64, writeKind) {
+	since := w.since.Load()
+	if since == 0 {
+		return 0, 0
+	}
+	t := instantOf(now)
+	return timeOf(t-(t-since>>2)<<2>>2, now), writeKind(since & writeKinds)
+}
+
+// notsentLimit is TCP_NOTSENT_LOWAT: what lies in the system can't be passed by
+// a ping or a newer message, so most of a slow peer's bytes are to wait with us.
+const notsentLimit = 128 << 10
+
+// writeWaiting writes p and q behind it, as long as the peer takes to take
+// them. The sweeper sees that a write waits, and whether it gets on.
+func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
+	w := &c.write
+	w.since.Store(instantOf(c.reg.now.Load())<<2 | uint32(kind))
+	if kind == writeData && c.writeDeadline() != nil {
+		c.holdToDeadline()
+	}
+	switch {
+	case c.sock != nil:
+		err = c.writeLoop(p, q)
+	case c.raw != nil && w.direct:
+		err = c.writeSocket(p, q)
+	default:
+		err = c.writePieces(p, q)
+	}
+	w.since.Store(0)
+	if r := c.clock.rare.Load(); r != nil {
+		if kind != writeControl {
+			r.dataEnd.Store(w.written.Load())
+		}
+		if r.held.Load() {
+			c.releaseDeadline()
+		}
+	}
+	return err
+}
+
+// A socketWrite is one write to the descriptor itself, which counts each part
+// that the system takes. It is pooled, since the runtime wants a function.
+type socketWrite struct {
+	c    *Conn
+	p, q []byte
+	err  error
+	try  func(fd uintptr) bool
+}
+
+var socketWrites = sync.Pool{New: func() any {
+	sw := new(socketWrite)
+	sw.try = sw.write
+	return sw
+}}
+
+func (c *Conn) writeSocket(p, q []byte) error {
+	sw := socketWrites.Get().(*socketWrite)
+	sw.c, sw.p, sw.q, sw.err = c, p, q, nil
+	err := c.raw.Write(sw.try)
+	if err == nil {
+		err = sw.err
+	}
+	sw.c, sw.p, sw.q = nil, nil, nil
+	socketWrites.Put(sw)
+	return err
+}
+
+func (sw *socketWrite) write(fd uintptr) bool {
+	c := sw.c
+	for len(sw.p)+len(sw.q) > 0 {
+		n, err := netloop.Writev(fd, sw.p, sw.q)
+		switch {
+		case n > 0:
+			c.tookBytes(n)
+			k := min(n, len(sw.p))
+			sw.p, sw.q = sw.p[k:], sw.q[n-k:]
+		case err == syscall.EAGAIN:
+			c.lookSoon()
+			return false
+		case err == syscall.EINTR:
+		default:
+			sw.err = &net.OpError{Op: "write", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
+				Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("write", err)}
+			return true
+		}
+	}
+	return true
+}
+
+// writeLoop is writeSocket for a socket of the loop's.
+func (c *Conn) writeLoop(p, q []byte) error {
+	for len(p)+len(q) > 0 {
+		n, err := c.sock.TryWrite(p, q)
+		switch {
+		case n > 0:
+			c.tookBytes(n)
+			k := min(n, len(p))
+			p, q = p[k:], q[n-k:]
+		case err == netloop.ErrWait:
+			c.lookSoon()
+			err = c.sock.WaitWrite()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pieceSize is how much is written at once. A whole batch is one piece; of a
+// larger write to a connection of which nothing else is known, less.
+func (c *Conn) pieceSize(n int) int {
+	if _, ok := c.nc.(*tls.Conn); ok {
+		return batchSize
+	}
+	if n <= batchSize+stashSize {
+		return n
+	}
+	return smallSize
+}
+
+// writePieces writes by nc's own Write, in pieces: that one returns is the only
+// progress that such a connection shows. Over TLS a piece is one record, and
+// the first holds the header too: two writes would make two records.
+func (c *Conn) writePieces(p, q []byte) error {
+	c.lookSoon()
+	if len(p) > 0 && len(q) > 0 {
+		b := getBuffer(batchSize)
+		defer putBuffer(b)
+		n := copy(b.b, p)
+		m := copy(b.b[n:], q)
+		if n == len(p) {
+			p, q = b.b[:n+m], q[m:]
+		}
+	}
+	for _, part := range [2][]byte{p, q} {
+		size := c.pieceSize(len(part))
+		for len(part) > 0 {
+			n, err := c.nc.Write(part[:min(len(part), size)])
+			c.tookBytes(n)
+			if err != nil {
+				return err
+			}
+			part = part[n:]
+		}
+	}
+	return nil
+}
+
+// tookBytes notes that the system took bytes.
+func (c *Conn) tookBytes(n int) {
+	w := &c.write
+	w.written.Add(uint32(n))
+	touch(&w.writtenAt, c.reg.now.Load())
+}
+
+// A writeDeadline is what SetWriteDeadline got, as long as there is one.
+type writeDeadline struct{ at time.Time }
+
+// SetWriteDeadline sets the time after which the application's writes fail
+// with an error that matches os.ErrDeadlineExceeded; the zero time means
+// never. Until then it replaces WriteTimeout for them, and may be later than
+// that. A write that had begun may have left half a frame on the stream, so
+// its connection is cut; one that begins too late sends nothing and leaves the
+// connection as it was. Pings, pongs, close frames and what Send has queued
+// don't care: a deadline that is set before each write and forgotten after it
+// ends nothing by itself.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.connState() != stateOpen {
+		return net.ErrClosed // the closing handshake has a time of its own
+	}
+	r := c.rare()
+	if t.IsZero() {
+		r.deadline.Store(nil)
+	} else {
+		r.deadline.Store(&writeDeadline{t})
+	}
+	// A write under way is held to it too. Whichever comes later, this look or
+	// the writer's at its end, finds what the other has done.
+	held := r.held.Swap(true)
+	if c.write.underWay() == writeData {
+		return c.nc.SetWriteDeadline(t)
+	}
+	r.held.Store(held)
+	return nil
+}
+
+// writeDeadline returns what SetWriteDeadline has set, or nil.
+func (c *Conn) writeDeadline() *writeDeadline {
+	if r := c.clock.rare.Load(); r != nil {
+		return r.deadline.Load()
+	}
+	return nil
+}
+
+// holdToDeadline sets the deadline for the write that begins.
+func (c *Conn) holdToDeadline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.writeDeadline(); d != nil && c.connState() != stateClosed {
+		c.rare().held.Store(true)
+		c.nc.SetWriteDeadline(d.at)
+	}
+}
+
+// tooLate is the error of a write whose deadline has passed before it begins.
+func (c *Conn) tooLate() error {
+	if d := c.writeDeadline(); d != nil && time.Until(d.at) <= 0 {
+		return errLate
+	}
+	return nil
+}
+
+// releaseDeadline takes the deadline off, so that it holds for nothing of ours.
+func (c *Conn) releaseDeadline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rare().held.Store(false)
+	c.nc.SetWriteDeadline(time.Time{})
+}
+
+// errLate is a write whose deadline had passed before it began.
+var errLate = fmt.Errorf("websocket: write: the deadline had passed before it began: %w", os.ErrDeadlineExceeded)
+
+// isTimeout reports whether err is a deadline that passed. The system's
+// ETIMEDOUT, which calls itself a timeout too, is a peer that is gone.
+func isTimeout(err error) bool {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return false
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// socketOf returns the descriptor that nc's bytes leave by, under TLS too; nil
+// for another connection.
+func socketOf(nc net.Conn) syscall.RawConn {
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	return descriptorOf(nc)
 }

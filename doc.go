@@ -159,10 +159,10 @@
 //   - frame.go, mask.go, internal/utf8x: a frame's header, its mask, text
 //   - conn_read.go: the frame reader: frames to messages
 //   - conn_write.go, conn_close.go: messages to frames, and the closing handshake
-//   - conn.go, conn_time.go, conn_wait.go, sweep.go: a connection's state, and its time
-//   - group.go: Send and Broadcast, with their queues
-//   - events.go, conn_loop.go, internal/netloop: the callbacks, and the event loop
-//   - deflate.go, conn_deflate.go, internal/deflate: compression
-//   - server.go, limits.go, server_plain.go, proxy.go: accept, limits, HTTP, proxies
-//   - errors.go, stats.go, metrics.go, trace.go, log.go: what one sees of it
+//   - conn.go, conn_time.go, sweep.go: a connection's state, and its time
+//   - conn_queue.go, group.go: Send and Broadcast, with their queues
+//   - events.go, conn_loop.go, server_loop.go, internal/netloop: callbacks, and the event loop
+//   - conn_deflate.go, internal/deflate: compression
+//   - server.go, limits.go, server_plain.go, clientip.go: accept, limits, HTTP, proxies
+//   - errors.go, stats.go, trace.go, log.go: what one sees of it
 package websocket

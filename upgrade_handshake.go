@@ -420,33 +420,6 @@ func (h *handshake) register(c *Conn) error {
 	return nil
 }
 
-// takeOver takes the connection from net/http, with the bytes that it had read.
-func (h *handshake) takeOver() error {
-	nc, brw, err := http.NewResponseController(h.w).Hijack()
-	if err != nil {
-		return fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError,
-			"the connection can't be taken over from a %T", h.w))
-	}
-	nc.SetDeadline(h.deadline)
-	buffered, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	var unread []byte // by net/http
-	if pc, ok := nc.(*plainConn); ok {
-		nc, unread, h.from = pc.Conn, pc.head, pc.from
-		h.trace = pc.release()
-	}
-	if n := len(buffered) + len(unread); n > 0 {
-		h.in = getBuffer(n)
-		h.in.w = copy(h.in.b, buffered)
-		h.in.w += copy(h.in.b[h.in.w:], unread)
-	}
-	if h.trace == nil {
-		h.trace = h.u.Trace.accepted(nc, h.reg)
-	}
-	h.trace.requestHTTP(h.r)
-	h.setConn(nc)
-	return nil
-}
-
 // setConn changes what cut closes.
 func (h *handshake) setConn(nc net.Conn) {
 	h.mu.Lock()
