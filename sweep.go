@@ -344,7 +344,11 @@ func (c *Conn) sweep(now int64) time.Duration {
 func (c *Conn) perform(do duty, now int64, t *times) {
 	switch do {
 	case dutyPing:
-		c.keepAlivePing(now)
+		// A peer that answers none is asked once: that its system takes more pings
+		// would look like progress of its own.
+		if c.clock.asked == 0 || c.reg.limits.pong <= 0 {
+			c.keepAlivePing(now)
+		}
 		c.clock.pingAt = instantOf(now + int64(jitter(c.reg.u.pingInterval())))
 	case dutyCutWriter:
 		c.reg.total.writeStalls.Add(1)

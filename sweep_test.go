@@ -51,6 +51,23 @@ func (p *peer) pongs(delay time.Duration) <-chan time.Time {
 	return times
 }
 
+// A peer whose system takes the pings, and which answers none, is cut, though
+// pings come faster than PongTimeout passes.
+func TestPingsAreNoProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := connectPipe(t, &Upgrader{PingInterval: 2 * time.Second, PongTimeout: 15 * time.Second})
+		began, end := time.Now(), readEnd(c)
+		go func() {
+			for p.receive() == nil {
+			}
+		}()
+		wantEndError(t, <-end, EndError{By: SidePeer}, os.ErrDeadlineExceeded)
+		if took := time.Since(began); took > 18*time.Second+slack {
+			t.Errorf("a peer that takes pings and answers none was cut after %v", took)
+		}
+	})
+}
+
 // slack is what the wheel may be late by.
 const slack = 3 * 250 * time.Millisecond
 
