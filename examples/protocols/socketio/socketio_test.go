@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rawws/websocket"
@@ -31,7 +32,7 @@ type app struct {
 	*testing.T
 	io    *Server
 	ln    net.Listener
-	addr  string
+	http  *http.Client
 	chat  *Namespace
 	ended chan string // reasons, as they come
 }
@@ -44,7 +45,24 @@ func start(t *testing.T, io *Server) *app {
 
 func startWith(t *testing.T, io *Server, connect func(s *Socket)) *app {
 	t.Helper()
-	a := &app{T: t, io: io, ended: make(chan string, 100)}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, io, connect, ln, func(context.Context, string, string) (net.Conn, error) { return net.Dial("tcp", ln.Addr().String()) })
+}
+
+// inMemory runs a test whose time is its own.
+func inMemory(t *testing.T, io *Server, f func(t *testing.T, a *app)) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := websockettest.NewListener()
+		f(t, serve(t, io, nil, ln, func(context.Context, string, string) (net.Conn, error) { return ln.Dial() }))
+	})
+}
+
+func serve(t *testing.T, io *Server, connect func(s *Socket), ln net.Listener, dial func(context.Context, string, string) (net.Conn, error)) *app {
+	t.Helper()
+	a := &app{T: t, io: io, ended: make(chan string, 100), http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 	a.chat = &Namespace{Name: "/", Connect: connect, Event: a.event, Disconnect: func(s *Socket, reason string) { a.ended <- reason }}
 	io.Namespaces = []*Namespace{a.chat, {
 		Name: "/admin",
@@ -57,17 +75,14 @@ func startWith(t *testing.T, io *Server, connect func(s *Socket)) *app {
 		Connect: func(s *Socket) { s.Emit("welcome", s.ID) },
 		Event:   a.event,
 	}}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.ln, a.addr = ln, ln.Addr().String()
+	a.ln = ln
 	ws := &websocket.Server{
 		Handler: io.Events(), HTTP: io, Upgrader: websocket.Upgrader{OnUpgrade: io.OnUpgrade},
 		ErrorLog: slog.New(slog.DiscardHandler),
 	}
 	go ws.Serve(ln)
 	t.Cleanup(func() {
+		a.http.CloseIdleConnections()
 		io.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -129,11 +144,11 @@ type poller struct {
 
 func (a *app) request(method, query, body string) (status int, answer string) {
 	a.Helper()
-	req, err := http.NewRequest(method, "http://"+a.addr+Path+query, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://test"+Path+query, strings.NewReader(body))
 	if err != nil {
 		a.Fatal(err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := a.http.Do(req)
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -200,7 +215,7 @@ func (p *poller) want(packets ...string) {
 // dial opens a session as a WebSocket.
 func (a *app) dial() *websockettest.Client {
 	a.Helper()
-	c := websockettest.DialAddr(a, a.addr, Path+"?EIO=4&transport=websocket")
+	c := websockettest.Dial(a, a.ln, Path+"?EIO=4&transport=websocket")
 	a.hello(200, read(c))
 	c.SendText("40")
 	if got := read(c); !strings.HasPrefix(got, `40{"sid":"`) {
@@ -324,10 +339,10 @@ func TestUpgrade(t *testing.T) {
 	p := a.poll()
 	last := make(chan string)
 	go func() { last <- p.get() }()
-	c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	c := websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	c.SendPing("") // which is read when OnOpen is done
 	c.WantPong("")
-	second := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	second := websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	second.WantClose(1008) // one at a time
 	c.SendText("2probe")
 	c.WantText("3probe")
@@ -354,7 +369,7 @@ func TestUpgrade(t *testing.T) {
 func TestEndWhileUpgrading(t *testing.T) {
 	a := start(t, &Server{})
 	p := a.poll()
-	c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+	c := websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket&sid="+p.sid)
 	c.SendText("2probe")
 	c.WantText("3probe")
 	p.post(`42["kick",true]`)
@@ -367,31 +382,32 @@ func TestEndWhileUpgrading(t *testing.T) {
 // A probe that says something else, goes away or never finishes leaves the
 // session as it was.
 func TestUpgradeThatFails(t *testing.T) {
-	a := start(t, &Server{PingTimeout: time.Second})
-	for name, say := range map[string][]string{
-		"5 without a probe": {"5"},
-		"another thing":     {"2probe", `42["echo","stolen"]`},
-		"nothing more":      {"2probe"},
-		"nothing at all":    {},
-	} {
-		p := a.poll()
-		c := websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
-		for _, s := range say {
-			c.SendText(s)
+	inMemory(t, &Server{}, func(t *testing.T, a *app) {
+		for name, say := range map[string][]string{
+			"5 without a probe": {"5"},
+			"another thing":     {"2probe", `42["echo","stolen"]`},
+			"nothing more":      {"2probe"},
+			"nothing at all":    {},
+		} {
+			p := a.poll()
+			c := websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+			for _, s := range say {
+				c.SendText(s)
+			}
+			for _, err := c.ReadFrame(); err == nil; { // until it is cut
+				_, err = c.ReadFrame()
+			}
+			p.post(`42["echo","still here"]`)
+			if got := p.get(); got != `42["echo","still here"]` && got != "6" {
+				t.Errorf("%s: GET: %q", name, got)
+			}
+			// The next attempt is as good as the first.
+			c = websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket&sid="+p.sid)
+			c.SendText("2probe")
+			c.WantText("3probe")
+			c.Cut()
 		}
-		for _, err := c.ReadFrame(); err == nil; { // until it is cut
-			_, err = c.ReadFrame()
-		}
-		p.post(`42["echo","still here"]`)
-		if got := p.get(); got != `42["echo","still here"]` && got != "6" {
-			t.Errorf("%s: GET: %q", name, got)
-		}
-		// The next attempt is as good as the first.
-		c = websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket&sid="+p.sid)
-		c.SendText("2probe")
-		c.WantText("3probe")
-		c.Cut()
-	}
+	})
 }
 
 func TestHostile(t *testing.T) {
@@ -416,7 +432,7 @@ func TestHostile(t *testing.T) {
 		},
 		"a POST that isn't finished": func(a *app) {
 			p := a.poll()
-			nc, err := net.Dial("tcp", a.addr)
+			nc, err := net.Dial("tcp", a.ln.Addr().String())
 			if err != nil {
 				a.Fatal(err)
 			}
@@ -474,44 +490,43 @@ func TestAttachedBytesAreBounded(t *testing.T) {
 
 // Sessions that never come back are forgotten, and so many there may be.
 func TestSessionsAreBounded(t *testing.T) {
-	a := start(t, &Server{MaxSessions: 10, PingInterval: 2 * time.Second, PingTimeout: 100 * time.Millisecond})
-	for range 10 {
-		a.hello(a.request("GET", polling, ""))
-	}
-	if status, _ := a.request("GET", polling, ""); status != 503 {
-		t.Errorf("the session above MaxSessions: %d; want 503", status)
-	}
-	websockettest.DialAddr(t, a.addr, Path+"?EIO=4&transport=websocket").WantClose(1013)
-	for deadline := time.Now().Add(patience); ; {
-		if status, _ := a.request("GET", polling, ""); status == 200 {
-			break
+	inMemory(t, &Server{MaxSessions: 10}, func(t *testing.T, a *app) {
+		for range 10 {
+			a.hello(a.request("GET", polling, ""))
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("sessions that never came back still have their place")
+		if status, _ := a.request("GET", polling, ""); status != 503 {
+			t.Errorf("the session above MaxSessions: %d; want 503", status)
 		}
-	}
+		websockettest.Dial(t, a.ln, Path+"?EIO=4&transport=websocket").WantClose(1013)
+		time.Sleep(time.Minute)
+		for range 10 {
+			a.hello(a.request("GET", polling, ""))
+		}
+	})
 }
 
+// An hour of pings, and then one without an answer.
 func TestPings(t *testing.T) {
-	a := start(t, &Server{PingInterval: 500 * time.Millisecond, PingTimeout: 2 * time.Second})
-	c, p := a.dial(), a.poll()
-	for range 3 {
+	inMemory(t, &Server{}, func(t *testing.T, a *app) {
+		c, p := a.dial(), a.poll()
+		for begin := time.Now(); time.Since(begin) < time.Hour; {
+			c.WantText("2")
+			c.SendText("3")
+			p.want("2")
+			p.post("3")
+		}
 		c.WantText("2")
-		c.SendText("3")
-		p.want("2")
-		p.post("3")
-	}
-	c.WantText("2") // and no answer
-	c.WantClose(1000)
-	a.wantEnd("ping timeout")
-	a.wantEnd("ping timeout")
+		c.WantClose(1000)
+		a.wantEnd("ping timeout")
+		a.wantEnd("ping timeout")
+	})
 }
 
 // A body that never comes to its end lasts no longer than its session.
 func TestDrippingPost(t *testing.T) {
 	a := start(t, &Server{PingInterval: time.Second, PingTimeout: 300 * time.Millisecond})
 	p := a.poll()
-	nc, err := net.Dial("tcp", a.addr)
+	nc, err := net.Dial("tcp", a.ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
