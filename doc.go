@@ -155,7 +155,7 @@
 // them with the same beginning.
 //
 //   - internal/httphead, handshake.go: the HTTP request, and the answer to it
-//   - upgrade.go, upgrade_handshake.go: the policy, and a handshake's way to its end
+//   - upgrade.go, conn_handshake.go: the policy, and a handshake's way to its end
 //   - frame.go, mask.go, internal/utf8x: a frame's header, its mask, text
 //   - conn_read.go: the frame reader: frames to messages
 //   - conn_write.go, conn_close.go: messages to frames, and the closing handshake

@@ -21,7 +21,7 @@ func TestSystemErrors(t *testing.T) {
 		want syscall.Errno
 	}{
 		{"a write behind CloseWrite", func(s *Socket) error { s.CloseWrite(); _, err := s.Write([]byte("x")); return err }, syscall.EPIPE},
-		{"an option of another kind of socket", func(s *Socket) error { return s.SetUnsentLowWater(1) }, syscall.EOPNOTSUPP},
+		{"an option of another kind of socket", func(s *Socket) error { return s.LimitUnsent(1) }, syscall.EOPNOTSUPP},
 		{"keep-alive of a unix socket", func(s *Socket) error { return s.SetKeepAlivePeriod(time.Second) }, syscall.EOPNOTSUPP},
 	} {
 		_, s, _, h := serveTold(t, "unix")
