@@ -529,6 +529,9 @@ func checkSplits(t *testing.T, w serving, v *conformanceCase) {
 		}
 	}
 	for _, at := range cutsOf(len(v.in)) {
+		if w.loop != nil && len(v.in) > 200 && at%3 != 0 { // it takes real time
+			continue
+		}
 		check("cut at", at, cutInTwo(stream, len(v.request())+at))
 	}
 	for _, n := range []int{1, 7, 1460} {
