@@ -47,6 +47,9 @@ func TestTinyFragments(t *testing.T) {
 			if err := o.compare(nil, want, "refused 1008"); err != nil {
 				t.Errorf("%s: %v: %v", test.name, w, err)
 			}
+			if w.loop != nil { // which doesn't tell when it waits
+				continue
+			}
 			if answered := s.out[:s.atLast]; answered[len(answered)-1] != '\n' {
 				t.Errorf("%s: %v: refused before frame %d", test.name, w, test.taken+1)
 			}

@@ -212,10 +212,28 @@ func (c *Conn) readFailed(err error) error {
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
 			e.By = SideServer
 		}
+		if err == io.EOF {
+			c.endWrite()
+		}
 		c.finish(e)
 	}
 	c.read.drop()
 	return c.endError()
+}
+
+// endWrite lets the frame that is half out end whole, and what is held back leave,
+// for a peer that has closed its side only and reads on; one that is gone resets
+// the write, and one that takes nothing is cut by WriteTimeout. Nothing is sent
+// behind that.
+func (c *Conn) endWrite() {
+	c.dropQueue()
+	w := &c.write
+	w.mu.Lock()
+	defer c.unlockWrite()
+	c.flush(nil, writeQueued)
+	if w.err == nil {
+		w.err = errClosing
+	}
 }
 
 // endError returns the record of the end.

@@ -1,10 +1,12 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -361,5 +363,48 @@ func TestErrorTexts(t *testing.T) {
 	}
 	if SideServer.String() != "server" || SidePeer.String() != "peer" {
 		t.Errorf("sides %v and %v, want server and peer", SideServer, SidePeer)
+	}
+}
+
+// A client that closes its side and reads on gets the message whole that is on its
+// way, however slowly it reads.
+func TestHalfCloseLetsTheWriteEnd(t *testing.T) {
+	const size = 2 << 20
+	message := strings.Repeat("m", size)
+	var began chan struct{}
+	write := func(c *Conn) {
+		go func() {
+			close(began)
+			c.WriteMessage(TextMessage, []byte(message))
+		}()
+	}
+	send := func(c *Conn) {
+		c.Send(NewPreparedMessage(TextMessage, []byte(message)))
+		close(began)
+	}
+	for name, do := range map[string]func(*Conn){"WriteMessage": write, "Send": send} {
+		for kind, handler := range map[string]Handler{
+			"events": Events{OnOpen: func(c *Conn, _ *http.Request) { do(c) }},
+			"function": HandlerFunc(func(c *Conn, _ *http.Request) {
+				do(c)
+				c.ReadMessage()
+			}),
+		} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				began = make(chan struct{})
+				p := serveTCP(t, &Server{Handler: handler})()
+				p.nc.(*net.TCPConn).SetReadBuffer(32 << 10)
+				p.handshake()
+				<-began
+				in := io.MultiReader(bytes.NewReader(p.in), p.nc)
+				if _, err := io.ReadFull(in, make([]byte, 10)); err != nil { // the header
+					t.Fatal(err)
+				}
+				p.nc.(*net.TCPConn).CloseWrite()
+				if n, err := io.Copy(io.Discard, in); n != size || err != nil {
+					t.Errorf("behind FIN: %d bytes, %v; want %d", n, err, size)
+				}
+			})
+		}
 	}
 }
