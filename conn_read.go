@@ -60,7 +60,7 @@ func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessa
 // only when dst is too small.
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	if c.callbacks() != nil {
-		return 0, dst, errEventsRead
+		return 0, dst, c.eventsRead()
 	}
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
@@ -77,6 +77,13 @@ func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 // errEventsRead is what a read gets where Events reads: it would wait for the
 // callback that calls it, or take a message from OnMessage.
 var errEventsRead = errors.New("websocket: read of a connection that Events serves: OnMessage gets its messages")
+
+func (c *Conn) eventsRead() error {
+	if c.connState() == stateClosed {
+		return c.endError()
+	}
+	return errEventsRead
+}
 
 func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	r := &c.read

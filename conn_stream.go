@@ -19,7 +19,7 @@ import (
 // limits of size hold.
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	if c.callbacks() != nil {
-		return 0, nil, errEventsRead
+		return 0, nil, c.eventsRead()
 	}
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
