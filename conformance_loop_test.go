@@ -69,20 +69,23 @@ func runOnLoop(tb testing.TB, v *conformanceCase, s *scriptConn) {
 
 // sendPieces sends one piece when the last one was read, and then the end. The
 // server may be gone before. A piece takes a switch or two between processes, so
-// that those behind a hundred leave together.
+// that those behind the 25th leave together.
 func sendPieces(client *net.UnixConn, pieces [][]byte) {
 	raw, err := client.SyscallConn()
 	if err != nil {
 		return
 	}
-	if most := 100; len(pieces) > most {
+	if most := 25; len(pieces) > most {
 		pieces = append(slices.Clone(pieces[:most]), bytes.Join(pieces[most:], nil))
 	}
 	for _, p := range pieces {
 		if _, err := client.Write(p); err != nil {
 			return
 		}
-		for unread := int32(1); unread > 0; runtime.Gosched() {
+		for i, unread := 0, int32(1); unread > 0; i++ {
+			if runtime.Gosched(); i > 100 {
+				time.Sleep(10 * time.Microsecond) // an idle processor looks at the sockets
+			}
 			if raw.Control(func(fd uintptr) {
 				syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&unread)))
 			}) != nil {
