@@ -126,7 +126,7 @@ func TestTakesNothingIsCut(t *testing.T) {
 				}
 				time.Sleep(20 * time.Millisecond) // a client that lives
 			}
-			if got := time.Since(start); got < timeout || got > 2*timeout { // the kernel takes some for a while
+			if got := time.Since(start); got < timeout || got > timeout+3*time.Second { // the kernel takes some for a while, and a busy machine
 				t.Errorf("cut after %v, want %v and a quarter", got, timeout)
 			}
 		})
