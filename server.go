@@ -257,7 +257,11 @@ func (s *Server) serveListener(ln *listening) error {
 	}
 	defer s.untrack(ln)
 	if a := s.loopListener(ln.Listener); a != nil {
-		return s.serveOnLoop(a)
+		err := s.serveOnLoop(a)
+		if s.stopping.Load() { // the listener was closed for that
+			return ErrServerClosed
+		}
+		return err
 	}
 	var wait time.Duration
 	for {
