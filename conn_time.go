@@ -395,6 +395,7 @@ type rateMeter struct {
 	begun atomic.Int64 // when the message under way began; 0 between two
 
 	in, out rateSpan // the sweeper's alone
+	waits   bool     // a write waited when out began; the same
 }
 
 // A rateSpan is a time in which a peer may show what it can.
@@ -424,17 +425,15 @@ func (c *Conn) tooSlow(now int64) *ProtocolError {
 		}
 		m.in = rateSpan{now, m.bytes.Load(), begun}
 	}
-	taken := k.written - k.unsent
-	if int32(taken-uint32(m.out.target)) >= 0 {
-		m.out = rateSpan{now, int64(taken), int64(k.written)}
-		if c.write.underWay() != 0 {
-			m.out.target++ // more waits than the system has
-		}
+	taken, waits := k.written-k.unsent, c.write.underWay() != 0
+	if int32(taken-uint32(m.out.target)) >= 0 && !(waits && m.waits) {
+		// Nothing waited for the peer, or a write begins to: more than the system has.
+		m.out, m.waits = rateSpan{now, int64(taken), int64(k.written)}, waits
 	} else if m.out.over(now) {
 		if int64(taken-uint32(m.out.bytes)) < least {
 			return errSlowReader
 		}
-		m.out.since, m.out.bytes = now, int64(taken)
+		m.out, m.waits = rateSpan{now, int64(taken), int64(k.written)}, waits
 	}
 	return nil
 }

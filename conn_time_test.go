@@ -66,3 +66,40 @@ func TestInstants(t *testing.T) {
 		t.Errorf("timeOf(0) = %d, want never", got)
 	}
 }
+
+// What the system has to give is soon taken by a slow reader too: the rest of the
+// message waits with us, and that counts.
+func TestMinRateOfAReader(t *testing.T) {
+	const rate, second = 1000, int64(time.Second)
+	for _, test := range []struct {
+		name  string
+		speed uint32 // in bytes a second
+		waits bool
+		slow  bool
+	}{
+		{"half of MinRate, a write waits", rate / 2, true, true},
+		{"half of MinRate, only the system has something", rate / 2, false, true},
+		{"a little more than MinRate, a write waits", rate + rate/10, true, false},
+		{"a little more than MinRate, only the system has something", rate + rate/10, false, false},
+	} {
+		c := &Conn{reg: &registry{u: &Upgrader{MinRate: rate}}}
+		c.rare().rate = new(rateMeter)
+		const buffer = 4 << 10 // what the system takes at once
+		slow := false
+		for now := int64(0); now < 100*second && !slow; now += second {
+			taken := test.speed * uint32(now/second)
+			c.clock.unsent = buffer
+			if !test.waits {
+				c.clock.unsent = 1 << 20
+			}
+			c.clock.written = taken + c.clock.unsent
+			if test.waits && now > 0 {
+				c.write.since.Store(uint32(writeData))
+			}
+			slow = c.tooSlow(now) == errSlowReader
+		}
+		if slow != test.slow {
+			t.Errorf("%s: too slow is %v, want %v", test.name, slow, test.slow)
+		}
+	}
+}
