@@ -82,10 +82,10 @@ type Conn struct {
 	state atomic.Uint32 // a connState, written under mu
 	visit atomic.Uint32 // the registry's tick of the sweeper's next visit, or one of visiting, visitAgain
 
-	qmu   sync.Mutex // guards what queue points to; never held over a call that waits
-	mu    sync.Mutex // guards what follows; never held over a call that waits
-	end   *EndError  // being filled from stateClosing on, final in stateClosed
-	extra *extras    // nil until something of it is asked for
+	qmu    sync.Mutex // guards what queue points to; never held over a call that waits
+	mu     sync.Mutex // guards what follows; never held over a call that waits
+	end    *EndError  // being filled from stateClosing on, final in stateClosed
+	detail *details   // nil until something of it is asked for
 
 	link  link // in the registry's wheel
 	clock clock
@@ -94,8 +94,8 @@ type Conn struct {
 // A leaver forgets a connection that has ended: a Group.
 type leaver interface{ remove(c *Conn) }
 
-// extras are what most connections never need.
-type extras struct {
+// details are what most connections never need.
+type details struct {
 	subprotocol string
 
 	ctx    context.Context         // without a cancel: what it is to be made of
@@ -113,19 +113,19 @@ type particulars struct {
 	from      *net.TCPAddr
 }
 
-// extras returns c.extra, made at the first use. mu is held.
-func (c *Conn) extras() *extras {
-	if c.extra == nil {
-		c.extra = new(extras)
+// details returns c.detail, made at the first use. mu is held.
+func (c *Conn) details() *details {
+	if c.detail == nil {
+		c.detail = new(details)
 	}
-	return c.extra
+	return c.detail
 }
 
 // setClient and clientOf keep the place in the Server's count.
 func (c *Conn) setClient(cl *client) {
 	if cl != nil {
 		c.mu.Lock()
-		c.extras().client = cl
+		c.details().client = cl
 		c.mu.Unlock()
 	}
 }
@@ -133,10 +133,10 @@ func (c *Conn) setClient(cl *client) {
 func (c *Conn) clientOf() *client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil {
+	if c.detail == nil {
 		return nil
 	}
-	return c.extra.client
+	return c.detail.client
 }
 
 func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
@@ -190,7 +190,7 @@ func (c *Conn) Messages() iter.Seq2[Message, error] {
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	x := c.extras()
+	x := c.details()
 	if x.ctx == nil {
 		x.ctx = context.Background()
 	}
@@ -215,10 +215,10 @@ func (x connContext) Value(key any) any                       { return x.c.Conte
 func (c *Conn) Subprotocol() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra == nil {
+	if c.detail == nil {
 		return ""
 	}
-	return c.extra.subprotocol
+	return c.detail.subprotocol
 }
 
 // RTT returns the round trip of the last keep-alive ping that was answered, 0
@@ -233,8 +233,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.extra != nil && c.extra.own != nil && c.extra.own.from != nil {
-		return c.extra.own.from
+	if c.detail != nil && c.detail.own != nil && c.detail.own.from != nil {
+		return c.detail.own.from
 	}
 	return c.nc.RemoteAddr()
 }

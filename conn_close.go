@@ -280,7 +280,7 @@ func (c *Conn) finish(e *EndError) {
 }
 
 // moveToClosed makes the end final, once, and returns what has to hear of it.
-func (c *Conn) moveToClosed(e *EndError) (x extras, first bool) {
+func (c *Conn) moveToClosed(e *EndError) (x details, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() == stateClosed {
@@ -291,9 +291,9 @@ func (c *Conn) moveToClosed(e *EndError) (x extras, first bool) {
 	}
 	c.state.Store(uint32(stateClosed))
 	c.trace.state(stateClosed)
-	if c.extra != nil {
-		x = *c.extra
-		c.extra.groups = nil
+	if c.detail != nil {
+		x = *c.detail
+		c.detail.groups = nil
 	}
 	c.reg.total.closed(c.end)
 	c.deflate.close()

@@ -245,8 +245,8 @@ func (h *handshake) timeUp() {
 	}
 }
 
-// hurry leaves the handshake t more, for a server that goes down.
-func (h *handshake) hurry(t time.Duration) {
+// shorten leaves the handshake t more at most, for a server that goes down.
+func (h *handshake) shorten(t time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -322,7 +322,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	}
 	c := newConn(nc, h.reg, h.trace)
 	if a.handler != nil || h.from != nil {
-		c.read.own, c.extras().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
+		c.read.own, c.details().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
 	}
 	h.setConn(c.nc)
 	if c.sock == nil {
@@ -352,11 +352,11 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 // connection does.
 func (h *handshake) bind(c *Conn) {
 	if h.cancel != nil { // the application has seen it already
-		c.extras().ctx, c.extras().cancel = h.r.Context(), h.cancel
+		c.details().ctx, c.details().cancel = h.r.Context(), h.cancel
 		return
 	}
 	if h.w != nil {
-		c.extras().ctx = context.WithoutCancel(h.r.Context())
+		c.details().ctx = context.WithoutCancel(h.r.Context())
 	}
 	h.r = h.r.WithContext(connContext{c})
 }

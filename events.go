@@ -45,7 +45,7 @@ type Events struct {
 // ServeWebSocket serves the connection until it has ended.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 	c.mu.Lock()
-	c.extras().events = &e
+	c.details().events = &e
 	c.clock.handling.Store(handlerEvents)
 	c.mu.Unlock()
 	c.start(r, (*Conn).loop)
@@ -55,7 +55,7 @@ func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 // where that is another Handler or the caller of Upgrade.
 func (c *Conn) callbacks() *Events {
 	if c.read.own {
-		return c.extra.own.callbacks
+		return c.detail.own.callbacks
 	}
 	return c.reg.events
 }
@@ -67,7 +67,7 @@ func (c *Conn) events() *Events {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.extra.events
+	return c.detail.events
 }
 
 // start runs OnOpen, and then the loop, by run.

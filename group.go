@@ -99,7 +99,7 @@ func (g *Group) Join(c *Conn) bool {
 	if _, in := s.index[c]; in {
 		return true
 	}
-	x := c.extras()
+	x := c.details()
 	x.groups = append(x.groups, g)
 	if s.index == nil {
 		s.index = make(map[*Conn]int)
@@ -117,7 +117,7 @@ func (g *Group) Leave(c *Conn) bool {
 	defer s.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if x := c.extra; x != nil {
+	if x := c.detail; x != nil {
 		x.groups = slices.DeleteFunc(x.groups, func(l leaver) bool { return l == g })
 	}
 	return g.removeFrom(s, c)

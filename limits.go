@@ -247,7 +247,7 @@ func (s *Server) register(h *handshake, c *Conn) error {
 		return errGoingDown
 	}
 	if h.client != nil {
-		c.extras().client = h.client // c.mu is held
+		c.details().client = h.client // c.mu is held
 	}
 	s.reg.add(c)
 	delete(s.handshakes, h)

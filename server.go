@@ -397,7 +397,7 @@ func (s *Server) isClosed() bool {
 // handlerOf returns the Handler that serves c.
 func (s *Server) handlerOf(c *Conn) Handler {
 	if c.read.own {
-		return c.extra.own.handler
+		return c.detail.own.handler
 	}
 	return s.Handler
 }
@@ -476,7 +476,7 @@ func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 		ln.Close()
 	}
 	for _, h := range handshakes {
-		h.hurry(time.Second)
+		h.shorten(time.Second)
 	}
 	for _, f := range hooks {
 		go s.reg.guard(nobody{}, f)

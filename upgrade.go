@@ -297,7 +297,7 @@ func (a *answer) settle(c *Conn) {
 		c.SetMaxMessageSize(a.limit)
 	}
 	if a.subprotocol != "" {
-		c.extras().subprotocol = a.subprotocol
+		c.details().subprotocol = a.subprotocol
 	}
 }
 

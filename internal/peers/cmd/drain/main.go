@@ -34,7 +34,7 @@ func main() {
 	flag.IntVar(&o.conns, "conns", 5000, "connections")
 	flag.IntVar(&o.talking, "talking", 500, "how many of them echo all the time; the others are quiet")
 	flag.IntVar(&o.stuck, "stuck", 0, "so many more that never answer: the server has to cut them after its CloseTimeout")
-	flag.DurationVar(&o.wait, "wait", 8*time.Second, "how long before the Ctrl-C; the quiet ones have parked after 5 s")
+	flag.DurationVar(&o.wait, "wait", 8*time.Second, "how long before the Ctrl-C")
 	flag.DurationVar(&o.limit, "limit", time.Second, "how long the process may take to end, beside CloseTimeout when some are stuck")
 	flag.StringVar(&o.args, "args", "", "more flags for the echo example, parted by spaces")
 	flag.Parse()
