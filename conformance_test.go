@@ -391,7 +391,23 @@ type scriptRaw struct{ s *scriptConn }
 
 func (r scriptRaw) Read(try func(fd uintptr) bool) error { return r.s.rawRead(try) }
 func (r scriptRaw) Control(func(fd uintptr)) error       { return errors.ErrUnsupported }
-func (r scriptRaw) Write(func(fd uintptr) bool) error    { return errors.ErrUnsupported }
+
+// Write takes what try writes by way of a pipe, which has room for what is held back:
+// on a busy machine the registry may find that a callback is slow.
+func (r scriptRaw) Write(try func(fd uintptr) bool) error {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	try(in.Fd())
+	in.Close()
+	p, err := io.ReadAll(out)
+	if err == nil {
+		_, err = r.s.Write(p)
+	}
+	return err
+}
 
 // A serving is one of those to serve a connection.
 type serving struct {
