@@ -343,14 +343,15 @@ const (
 
 // linger closes nc so that what was written last reaches the peer: lingerWhile for
 // a connection of which nothing else is known.
-func linger(nc net.Conn) { lingerWhile(nc, func() (int, bool) { return 0, false }) }
+func linger(nc net.Conn) { lingerWhile(nc, func() (int, bool) { return 0, false }, 0) }
 
 // lingerWhile closes nc so that what was written last reaches the peer. A socket
 // that is closed with unread bytes answers with a reset, which destroys what
 // the peer has not read yet; so the sending half is closed, and what is in
 // flight is read and thrown away for a bounded time (RFC 6455, section 7.1.1):
-// lingerTime, or as long as unsent says that the peer takes more.
-func lingerWhile(nc net.Conn, unsent func() (int, bool)) {
+// lingerTime, or as long as unsent says that there is more for the peer, and that it
+// has taken some of it in the time of patience: it may open its window seldom.
+func lingerWhile(nc net.Conn, unsent func() (int, bool), patience time.Duration) {
 	if cw, ok := nc.(closeWriter); ok {
 		nc.SetWriteDeadline(time.Now().Add(lingerTime))
 		cw.CloseWrite()
@@ -358,7 +359,7 @@ func lingerWhile(nc net.Conn, unsent func() (int, bool)) {
 	b := getBuffer(batchSize)
 	defer putBuffer(b)
 	left, _ := unsent()
-	end := time.Now().Add(lingerTime)
+	moved, end := time.Now(), time.Now().Add(lingerTime)
 	for n := 0; n < lingerBytes; {
 		nc.SetReadDeadline(end)
 		m, err := nc.Read(b.b)
@@ -366,11 +367,14 @@ func lingerWhile(nc net.Conn, unsent func() (int, bool)) {
 		if err == nil {
 			continue
 		}
-		now, _ := unsent()
-		if !isTimeout(err) || now == 0 || now == left {
+		more, _ := unsent()
+		if more != left {
+			left, moved = more, time.Now()
+		}
+		if !isTimeout(err) || more == 0 || time.Since(moved) >= patience {
 			break
 		}
-		left, end = now, time.Now().Add(lingerTime)
+		end = time.Now().Add(lingerTime)
 	}
 	nc.Close()
 }

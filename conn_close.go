@@ -326,7 +326,7 @@ func (w *writer) shut() {
 
 // linger closes the socket so that what was written last reaches the peer: see
 // lingerWhile. As long as the peer takes what is on its way it is waited for.
-func (c *Conn) linger() { lingerWhile(c.nc, c.unsent) }
+func (c *Conn) linger() { lingerWhile(c.nc, c.unsent, c.reg.u.closeTimeout()) }
 
 // fail tells the peer 1011 and ends the connection with cause, from the
 // goroutine that serves it.

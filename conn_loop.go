@@ -219,13 +219,15 @@ func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	return c.loopEnded(s, c.endError())
 }
 
-// peerTakes reports whether the peer has taken some of what is on its way since
-// the last call, and not all.
+// peerTakes reports whether there is more for the peer, and whether it has taken
+// some of it within CloseTimeout.
 func (c *Conn) peerTakes() bool {
 	n, _ := c.unsent()
-	before := c.rare().lingerUnsent
-	c.rare().lingerUnsent = n
-	return n != 0 && n != before
+	r := c.rare()
+	if n != r.lingerUnsent {
+		r.lingerUnsent, r.lingerMoved = n, monotonic()
+	}
+	return n != 0 && monotonic()-r.lingerMoved < int64(c.reg.u.closeTimeout())
 }
 
 // lingerAndFinish closes the connection, whose end is e if none was noted yet, so
