@@ -121,15 +121,7 @@ func (c *Conn) details() *details {
 	return c.detail
 }
 
-// setClient and clientOf keep the place in the Server's count.
-func (c *Conn) setClient(cl *client) {
-	if cl != nil {
-		c.mu.Lock()
-		c.details().client = cl
-		c.mu.Unlock()
-	}
-}
-
+// clientOf returns the place in the Server's count, which Server.register has left here.
 func (c *Conn) clientOf() *client {
 	c.mu.Lock()
 	defer c.mu.Unlock()

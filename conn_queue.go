@@ -302,7 +302,7 @@ func (c *Conn) leaveRest(rest []byte, inOut bool) {
 		c.queue.Load().rest = rest // it is being written, so there is one
 	}
 	w.full.Store(true)
-	w.since.Store(instantOf(c.reg.now.Load())<<2 | uint32(writeQueued))
+	c.waitsFrom(writeQueued)
 	c.lookSoon()
 	c.unlockFull()
 }

@@ -295,11 +295,17 @@ func (w *writer) waitsSince(now int64) (int64, writeKind) {
 // a ping or a newer message, so most of a slow peer's bytes are to wait with us.
 const notsentLimit = 128 << 10
 
+// waitsFrom notes that a write waits for the peer from now on: the sweeper sees
+// it, and whether it gets on.
+func (c *Conn) waitsFrom(kind writeKind) {
+	c.write.since.Store(instantOf(c.reg.now.Load())<<2 | uint32(kind))
+}
+
 // writeWaiting writes p and q behind it, as long as the peer takes to take
 // them. The sweeper sees that a write waits, and whether it gets on.
 func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	w := &c.write
-	w.since.Store(instantOf(c.reg.now.Load())<<2 | uint32(kind))
+	c.waitsFrom(kind)
 	if kind == writeData && c.writeDeadline() != nil {
 		c.holdToDeadline()
 	}
