@@ -140,7 +140,7 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 		c.raw = newDescriptor(descriptorOf(nc))
 		c.write.direct = netloop.Direct && c.raw != nil
 	}
-	limitUnsent(nc)
+	c.limitUnsent()
 	return c
 }
 

@@ -393,7 +393,7 @@ func TestHalfCloseLetsTheWriteEnd(t *testing.T) {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				began = make(chan struct{})
 				p := serveTCP(t, &Server{Handler: handler})()
-				p.nc.(*net.TCPConn).SetReadBuffer(32 << 10)
+				p.takeLittle()
 				p.handshake()
 				<-began
 				in := io.MultiReader(bytes.NewReader(p.in), p.nc)

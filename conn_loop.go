@@ -27,7 +27,6 @@ func (g *registry) adopt(nc net.Conn, callbacks *Events) (net.Conn, error) {
 		return nc, nil
 	}
 	if s, err := g.loop.Adopt(nc); err == nil {
-		s.LimitUnsent(notsentLimit) // which a unix socket doesn't know
 		return s, nil
 	}
 	return nc, nil // a goroutine serves it

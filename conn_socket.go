@@ -256,11 +256,10 @@ func (c *Conn) unsent() (n int, known bool) {
 // limitUnsent makes the system take no more than notsentLimit bytes beyond what
 // is on its way, so that the rest waits with us. Where it can't be set, more
 // waits in the system.
-func limitUnsent(nc net.Conn) {
-	if !netloop.Direct {
-		return
-	}
-	if raw := socketOf(nc); raw != nil {
+func (c *Conn) limitUnsent() {
+	if c.sock != nil {
+		c.sock.LimitUnsent(notsentLimit)
+	} else if raw := socketOf(c.nc); raw != nil && netloop.Direct {
 		raw.Control(func(fd uintptr) { netloop.LimitUnsent(fd, notsentLimit) })
 	}
 }

@@ -90,7 +90,7 @@ func TestBroadcast(t *testing.T) {
 // What a socket doesn't take of a message that comes alone keeps its place, and
 // counts as queued.
 func TestBroadcastAlone(t *testing.T) {
-	const size = 8 << 20 // more than any socket takes
+	const size = 8 << 20 // more than the socket takes
 	first, second := NewPreparedMessage(BinaryMessage, make([]byte, size)), text("second")
 	for name, want := range map[string]struct{ limit, reached int }{
 		"room behind it": {4 << 10, 1}, "a queue of one": {1, 1},
@@ -98,6 +98,7 @@ func TestBroadcastAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t, Upgrader{SendQueue: want.limit})
 			p := r.join(t, 1)[0]
+			p.takeLittle()
 			if n := r.Broadcast(first); n != 1 {
 				t.Fatalf("Broadcast reached %d, want 1", n)
 			}
@@ -266,6 +267,7 @@ func TestSendOfNoType(t *testing.T) {
 func TestSlowMemberIsClosed(t *testing.T) {
 	r := newRoom(t, Upgrader{SendQueue: 1 << 20})
 	stuck := r.join(t, 1)[0]
+	stuck.takeLittle()
 	peers := r.join(t, 5)
 	m := NewPreparedMessage(BinaryMessage, make([]byte, 64<<10))
 	for n := 6; n > 5; {
@@ -335,6 +337,7 @@ func TestDropNewest(t *testing.T) {
 func TestControlFramesPassTheQueue(t *testing.T) {
 	r := newRoom(t, Upgrader{SendQueue: 64 << 20})
 	p := r.join(t, 1)[0]
+	p.takeLittle()
 	m := NewPreparedMessage(BinaryMessage, make([]byte, 1<<20))
 	for range 60 {
 		r.Broadcast(m)
@@ -537,6 +540,9 @@ func TestQueuesNeedNoGoroutine(t *testing.T) {
 	const members, messages, size = 50, 40, 100_000
 	r := newRoom(t, Upgrader{SendQueue: messages * 2 * size})
 	peers := r.join(t, members)
+	for _, p := range peers {
+		p.takeLittle()
+	}
 	before := runtime.NumGoroutine()
 	for i := range messages {
 		big := strings.Repeat("b", size)

@@ -25,7 +25,7 @@ func (s *Server) loopListener(ln net.Listener) *netloop.Listener {
 	if s.reg.events == nil && (s.Handler != nil || s.Upgrader.OnUpgrade == nil) {
 		return nil
 	}
-	return s.reg.loop.Listen(ln, notsentLimit)
+	return s.reg.loop.Listen(ln)
 }
 
 // serveOnLoop is the part of Serve that accepts.

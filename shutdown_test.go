@@ -159,6 +159,7 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 				var good []*peer
 				for range each {
 					deaf, mute, p := dial(), dial(), dial()
+					deaf.takeLittle()
 					deaf.send([]byte(strings.Replace(peerRequest, "/chat", "/deaf", 1)))
 					mute.handshake()
 					p.handshake()

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -23,16 +24,16 @@ func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *
 		<-c.Context().Done()
 	})
 	small := func(p *peer) *peer {
-		if tc, ok := p.nc.(*net.TCPConn); ok {
-			tc.SetReadBuffer(16 << 10)
-		}
+		p.takeLittle()
 		return p
 	}
 	return map[string]func() *peer{
 		"loop":     func() *peer { return small(serveTCP(t, &Server{Handler: events, Upgrader: u})()) },
 		"function": func() *peer { return small(serveTCP(t, &Server{Handler: function, Upgrader: u})()) },
 		"TLS": func() *peer {
-			return dialTLS(t, serveTLS(t, &Server{Handler: events, Upgrader: u}), clientTLS())
+			nc := dialAddr(t, serveTLS(t, &Server{Handler: events, Upgrader: u}))
+			small(&peer{TB: t, nc: nc})
+			return newPeer(t, tls.Client(nc, clientTLS()))
 		},
 	}
 }

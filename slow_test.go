@@ -514,7 +514,7 @@ func TestSlowReaderIsToldTheEnd(t *testing.T) {
 	const size = 100_000
 	onMessage := func(c *Conn, _ MessageType, _ []byte) { c.WriteMessage(BinaryMessage, make([]byte, size)) }
 	p := serveTCP(t, &Server{Handler: Events{OnMessage: onMessage}, ErrorLog: new(logBook).logger()})()
-	p.nc.(*net.TCPConn).SetReadBuffer(4 << 10)
+	p.takeLittle()
 	p.handshake()
 	p.sendText("go")
 	p.send([]byte{0xF0, 0x80}) // reserved bits

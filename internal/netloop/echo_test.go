@@ -110,7 +110,7 @@ func serveEcho(t testing.TB, network string, nap time.Duration) *echoServer {
 		t.Fatal(err)
 	}
 	e := &echoServer{TB: t, ln: ln, nap: nap, ends: make(chan error, 1), churned: make(chan *Socket, 64)}
-	if e.a = e.loop.Listen(ln, 0); e.a == nil {
+	if e.a = e.loop.Listen(ln); e.a == nil {
 		t.Fatalf("Listen doesn't know a %T", ln)
 	}
 	if err := e.a.Serve(e.accept); err != nil {

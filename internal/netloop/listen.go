@@ -22,11 +22,8 @@ type Listener struct {
 	s     *Socket // stands for the listener in the set
 }
 
-// Listen returns nil if ln isn't a *net.TCPListener or a *net.UnixListener of streams. TCP sockets
-// have the options of their listener, so they are set once: what is written leaves
-// at once, as package net has it, and no more than unsent bytes wait in the system
-// before they have left (TCP_NOTSENT_LOWAT; 0 for any number).
-func (l *Loop) Listen(ln net.Listener, unsent int) *Listener {
+// Listen returns nil if ln isn't a *net.TCPListener or a *net.UnixListener of streams.
+func (l *Loop) Listen(ln net.Listener) *Listener {
 	a := &Listener{loop: l}
 	var err error
 	switch ln := ln.(type) {
@@ -45,14 +42,6 @@ func (l *Loop) Listen(ln net.Listener, unsent int) *Listener {
 	}
 	if err != nil {
 		return nil
-	}
-	if a.unix == nil {
-		a.raw.Control(func(fd uintptr) {
-			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
-			if unsent > 0 {
-				LimitUnsent(fd, unsent)
-			}
-		})
 	}
 	return a
 }
@@ -122,6 +111,9 @@ func (a *Listener) Accept() (*Socket, error) {
 		s.isUnix, s.unix = true, &unixNames{a.unix.Name, unixName(sa)}
 		return s, nil
 	}
+	// As package net has it: what is written leaves at once. Not every kernel
+	// gives a socket this option of its listener's.
+	syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	s.remote, s.local = addrPort(sa), a.local
 	if !s.local.IsValid() {
 		if sa, err := syscall.Getsockname(fd); err == nil {

@@ -30,7 +30,7 @@ type Worker struct {
 type Loop struct{}
 
 // Listen returns nil.
-func (l *Loop) Listen(net.Listener, int) *Listener { return nil }
+func (l *Loop) Listen(net.Listener) *Listener { return nil }
 
 // Adopt returns an error.
 func (l *Loop) Adopt(net.Conn) (*Socket, error) { return nil, errUnsupported }

@@ -101,7 +101,7 @@ func TestWildcardAddress(t *testing.T) {
 	}
 	defer ln.Close()
 	var loop Loop
-	a := loop.Listen(ln, 0)
+	a := loop.Listen(ln)
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
 		nc, err := net.Dial("tcp", net.JoinHostPort(host, port))
@@ -393,7 +393,7 @@ func TestAdopt(t *testing.T) {
 	if _, err := new(Loop).Adopt(client); err == nil {
 		t.Error("a pipe was adopted")
 	}
-	if new(Loop).Listen(struct{ net.Listener }{}, 0) != nil {
+	if new(Loop).Listen(struct{ net.Listener }{}) != nil {
 		t.Error("Listen took a listener around another")
 	}
 	packets, err := net.Listen("unixpacket", filepath.Join(t.TempDir(), "s"))
@@ -401,7 +401,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer packets.Close()
-	if new(Loop).Listen(packets, 0) != nil {
+	if new(Loop).Listen(packets) != nil {
 		t.Error("Listen took a listener of sockets that keep messages apart")
 	}
 	dialled, err := net.Dial("unixpacket", packets.Addr().String())
@@ -556,7 +556,7 @@ func TestListenerClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var loop Loop
-	a := loop.Listen(ln, 0)
+	a := loop.Listen(ln)
 	var calls atomic.Int32
 	if err := a.Serve(func() bool { calls.Add(1); return false }); err != nil || !a.Open() {
 		t.Fatalf("Serve: %v, Open() = %v", err, a.Open())

@@ -1,0 +1,45 @@
+package websocket
+
+import (
+	"net/http"
+	"syscall"
+	"testing"
+)
+
+// In every way in, what a peer is slow to take waits with us and not in the
+// system, and what is written leaves at once.
+func TestSocketOptions(t *testing.T) {
+	const tcpNotsentLowat = 25 // package syscall doesn't name it
+	opened := make(chan *Conn, 1)
+	handlers := eitherHandler(func(c *Conn, r *http.Request, _ []byte) {
+		if r != nil {
+			opened <- c
+		}
+	})
+	for name, h := range handlers {
+		t.Run(name, func(t *testing.T) {
+			overServers(t, func() *Server { return &Server{Handler: h} }, func(t *testing.T, dial dialFunc, _ *Server) {
+				client := dial(t)
+				client.Handshake("/")
+				c := <-opened
+				raw := socketOf(c.nc)
+				if s, ok := c.nc.(syscall.Conn); ok { // the loop's has it too
+					raw, _ = s.SyscallConn()
+				}
+				if raw == nil {
+					return // in memory
+				}
+				raw.Control(func(fd uintptr) {
+					low, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat)
+					if low != notsentLimit || err != nil {
+						t.Errorf("TCP_NOTSENT_LOWAT = %d, %v; want %d", low, err, notsentLimit)
+					}
+					now, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+					if now != 1 || err != nil {
+						t.Errorf("TCP_NODELAY = %d, %v; want 1", now, err)
+					}
+				})
+			})
+		})
+	}
+}
