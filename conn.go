@@ -333,42 +333,33 @@ const (
 	lingerBytes = 4 << 20
 )
 
-// linger closes nc so that what was written last reaches the peer: lingerWhile for
-// a connection of which nothing else is known.
-func linger(nc net.Conn) { lingerWhile(nc, func() (int, bool) { return 0, false }, 0) }
+// linger closes nc so that what was written last reaches the peer. A socket that
+// is closed with unread bytes answers with a reset, which destroys what the peer
+// has not read yet; so the sending half is closed, and what is in flight is read and
+// thrown away (RFC 6455, section 7.1.1), here for lingerTime.
+func linger(nc net.Conn) {
+	nc.SetDeadline(time.Now().Add(lingerTime))
+	closeSending(nc)
+	discardUntilEnd(nc)
+	nc.Close()
+}
 
-// lingerWhile closes nc so that what was written last reaches the peer. A socket
-// that is closed with unread bytes answers with a reset, which destroys what
-// the peer has not read yet; so the sending half is closed, and what is in
-// flight is read and thrown away for a bounded time (RFC 6455, section 7.1.1):
-// lingerTime, or as long as unsent says that there is more for the peer, and that it
-// has taken some of it in the time of patience: it may open its window seldom.
-func lingerWhile(nc net.Conn, unsent func() (int, bool), patience time.Duration) {
-	if cw, ok := nc.(closeWriter); ok {
-		nc.SetWriteDeadline(time.Now().Add(lingerTime))
-		cw.CloseWrite()
-	}
+// closeSending reports whether nc has half of it closed.
+func closeSending(nc net.Conn) bool {
+	cw, ok := nc.(closeWriter)
+	return ok && cw.CloseWrite() == nil
+}
+
+// discardUntilEnd throws away what comes, up to lingerBytes.
+func discardUntilEnd(nc net.Conn) {
 	b := getBuffer(batchSize)
 	defer putBuffer(b)
-	left, _ := unsent()
-	moved, end := time.Now(), time.Now().Add(lingerTime)
-	for n := 0; n < lingerBytes; {
-		nc.SetReadDeadline(end)
-		m, err := nc.Read(b.b)
-		n += m
-		if err == nil {
-			continue
+	for left := lingerBytes; left > 0; {
+		n, err := nc.Read(b.b)
+		if left -= n; err != nil {
+			return
 		}
-		more, _ := unsent()
-		if more != left {
-			left, moved = more, time.Now()
-		}
-		if !isTimeout(err) || more == 0 || time.Since(moved) >= patience {
-			break
-		}
-		end = time.Now().Add(lingerTime)
 	}
-	nc.Close()
 }
 
 // streamEnd turns the end of the stream into the error of one without a

@@ -204,9 +204,9 @@ func (c *Conn) readFailed(err error) error {
 		c.beginClose(e)
 		c.dropQueue()
 		c.sendClose(false)
-		c.lingerAndFinish(nil)
+		c.lingerAndFinish()
 	case err == errPeerClosed && (c.raw == nil && c.sock == nil || c.read.pending()):
-		c.lingerAndFinish(nil) // TLS has an alert to send, and unread bytes would make a reset
+		c.lingerAndFinish() // TLS has an alert to send, and unread bytes would make a reset
 	default:
 		e := &EndError{By: SidePeer, Err: streamEnd(err)}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
@@ -324,10 +324,6 @@ func (w *writer) shut() {
 	w.giveUpStream()
 }
 
-// linger closes the socket so that what was written last reaches the peer: see
-// lingerWhile. As long as the peer takes what is on its way it is waited for.
-func (c *Conn) linger() { lingerWhile(c.nc, c.unsent, c.reg.u.closeTimeout()) }
-
 // fail tells the peer 1011 and ends the connection with cause, from the
 // goroutine that serves it.
 func (c *Conn) fail(cause error) {
@@ -335,7 +331,7 @@ func (c *Conn) fail(cause error) {
 		c.sendClose(false)
 	}
 	if c.connState() != stateClosed {
-		c.lingerAndFinish(nil)
+		c.lingerAndFinish()
 	}
 }
 
@@ -408,7 +404,9 @@ func (c *Conn) endClose(now int64) {
 		}
 		c.mu.Unlock()
 	}
-	c.discard()
+	if n, _ := c.unsent(); n > 0 {
+		c.discard()
+	} // else a reset would only destroy what its application hasn't read yet
 	c.cut(nil)
 }
 

@@ -209,40 +209,35 @@ func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	if c.read.lingerLeft = int32(left); err == nil {
 		return more
 	}
-	if isTimeout(err) && c.peerTakes() {
-		s.SetReadDeadline(time.Now().Add(lingerTime))
-		return false
-	}
 	c.finish(nil)
 	c.read.drop()
 	return c.loopEnded(s, c.endError())
 }
 
-// peerTakes reports whether there is more for the peer, and whether it has taken
-// some of it within CloseTimeout.
-func (c *Conn) peerTakes() bool {
-	n, _ := c.unsent()
-	r := c.rare()
-	if n != r.lingerUnsent {
-		r.lingerUnsent, r.lingerMoved = n, monotonic()
-	}
-	return n != 0 && monotonic()-r.lingerMoved < int64(c.reg.u.closeTimeout())
-}
-
-// lingerAndFinish closes the connection, whose end is e if none was noted yet, so
-// that what was written last reaches the peer.
-func (c *Conn) lingerAndFinish(e *EndError) {
-	if c.sock == nil {
-		c.linger()
-		c.finish(e)
-		return
-	}
+// lingerAndFinish closes the connection, whose close frame is out, as linger does.
+// A peer that has sent its own sends nothing more. Another has as long as the sweeper
+// gives a closing handshake: what a slow one was sent may lie in its system for a
+// while before its application comes to the close frame.
+func (c *Conn) lingerAndFinish() {
+	soon := time.Now().Add(lingerTime)
+	var end time.Time
 	c.mu.Lock()
-	if c.end == nil {
-		c.end = e
+	if c.end.Received != 0 {
+		end = soon
 	}
 	c.mu.Unlock()
-	c.read.lingering, c.read.lingerLeft = true, lingerBytes
-	c.peerTakes()
-	beginLinger(c.sock)
+	c.startWait()
+	if c.sock != nil {
+		c.read.lingering, c.read.lingerLeft = true, lingerBytes
+		c.sock.CloseWrite()
+		c.sock.SetReadDeadline(end)
+		return
+	}
+	c.nc.SetWriteDeadline(soon) // of TLS' alert
+	if !closeSending(c.nc) {
+		end = soon // the peer doesn't see ours before this is over
+	}
+	c.nc.SetReadDeadline(end)
+	discardUntilEnd(c.nc)
+	c.finish(nil)
 }

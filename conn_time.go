@@ -82,9 +82,6 @@ type rareState struct {
 
 	finishing sync.Mutex // held while the end is made known to all who ask
 
-	lingerUnsent int   // bytes that the peer hadn't taken when it was looked last; the reader's
-	lingerMoved  int64 // when that changed, monotonic
-
 	lifeEnd int64         // the sweeper's alone
 	dataEnd atomic.Uint32 // the writer's count when the last message had been written
 	rate    *rateMeter    // nil without MinRate
