@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/rawws/websocket/internal/peers/internal/load"
 )
 
 // A workload is one row of measurements. Messages are counted, not timed, so
@@ -32,7 +32,7 @@ var workloads = []workload{
 	{Name: "text64KiB", Title: "16 connections, 64 KiB of multibyte text, validated", Conns: 16, Messages: 8_000, Payloads: text(64 << 10), Text: true},
 	{Name: "conns5000", Title: "5,000 connections, 125 B", Conns: 5000, Messages: 150_000, Payloads: binary(125), Sources: 4},
 	{Name: "handshake", Title: "connect, upgrade, close", Conns: 64, Messages: 12_000, Upgrades: true, Sources: 200},
-	{Name: "deflate1KiB", Title: "100 connections, 1 KiB of JSON, permessage-deflate", Conns: 100, Messages: 30_000, Payloads: documents(1 << 10), Text: true, Deflate: true},
+	{Name: "deflate1KiB", Title: "100 connections, 1 KiB of JSON, permessage-deflate", Conns: 100, Messages: 30_000, Payloads: documents(16, 1<<10), Text: true, Deflate: true},
 }
 
 // random gives every run the same bytes.
@@ -64,36 +64,7 @@ func text(size int) func() [][]byte {
 	}
 }
 
-// documents makes 16 JSON texts of about size bytes, as an API sends them.
-func documents(size int) func() [][]byte {
-	type item struct {
-		ID    int      `json:"id"`
-		User  string   `json:"user"`
-		Price float64  `json:"price"`
-		Tags  []string `json:"tags"`
-		Seen  bool     `json:"seen"`
-	}
-	return func() [][]byte {
-		r := random()
-		tags := []string{"new", "sale", "garden", "kitchen", "outdoor", "books", "music"}
-		var all [][]byte
-		for range 16 {
-			var items []item
-			for {
-				items = append(items, item{
-					ID: r.IntN(1 << 24), User: fmt.Sprintf("user-%05x", r.IntN(1<<20)), Price: float64(r.IntN(100000)) / 100,
-					Tags: []string{tags[r.IntN(len(tags))], tags[r.IntN(len(tags))]}, Seen: r.IntN(2) == 0,
-				})
-				b, err := json.Marshal(items)
-				if err != nil {
-					panic(err)
-				}
-				if len(b) >= size {
-					all = append(all, append(b[:size-1:size-1], ']'))
-					break
-				}
-			}
-		}
-		return all
-	}
+// documents are n JSON texts, as an API sends them.
+func documents(n, size int) func() [][]byte {
+	return func() [][]byte { return load.Documents(n, size) }
 }
