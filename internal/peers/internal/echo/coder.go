@@ -15,6 +15,9 @@ func serveCoder(ln net.Listener, cfg Config) error {
 	opts := &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled}
 	if cfg.Deflate {
 		opts.CompressionMode = websocket.CompressionNoContextTakeover
+		if cfg.Takeover {
+			opts.CompressionMode = websocket.CompressionContextTakeover
+		}
 	}
 	return http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, opts)

@@ -23,6 +23,8 @@ type Config struct {
 	Addr       string // host:port; port 0 lets the kernel choose
 	Procs      int    // GOMAXPROCS, and the number of CPUs; 0 is 1
 	Deflate    bool   // offer permessage-deflate
+	Takeover   bool   // with Deflate: let each side's messages refer to its earlier ones
+	WindowBits int    // of both windows, with Takeover; 0 is 15
 	Validate   bool   // text must be checked for UTF-8, by the handler where the library doesn't
 	MaxMessage int    // bytes, 0 is 4 MiB
 	RawMessage int    // bytes of a message for those that know no frames, 0 answers whatever was read
@@ -38,6 +40,13 @@ func (c Config) maxMessage() int {
 		return 4 << 20
 	}
 	return c.MaxMessage
+}
+
+func (c Config) windowBits() int {
+	if c.WindowBits == 0 {
+		return 15
+	}
+	return c.WindowBits
 }
 
 func (c Config) sleep() {
@@ -56,6 +65,8 @@ type Server struct {
 	Engine   bool // a library for frames; not so a reference
 	rebinds  bool // closes the listener and opens its address again
 	Deflates bool // knows permessage-deflate
+	Takeover bool // and context takeover both ways
+	Windows  bool // and smaller windows for that
 	Checks   bool // the library itself refuses text that isn't UTF-8
 	serve    func(net.Listener, Config) error
 }
@@ -67,10 +78,10 @@ var All = slices.Concat([]Server{
 	{Name: "epoll-ws", Note: "frames unmasked and sent back on that loop, without rules, limits, time or callbacks", serve: serveEpollFrames},
 	{Name: "gnet", Raw: true, Module: "github.com/panjf2000/gnet/v2", Note: "its event loop, bytes only, sent back as they come", rebinds: true, serve: serveGnet},
 	{Name: "gorilla", Engine: true, Module: "github.com/gorilla/websocket", Deflates: true, serve: serveGorilla},
-	{Name: "coder", Engine: true, Module: "github.com/coder/websocket", Deflates: true, serve: serveCoder},
+	{Name: "coder", Engine: true, Module: "github.com/coder/websocket", Deflates: true, Takeover: true, serve: serveCoder},
 	{Name: "gobwas", Engine: true, Module: "github.com/gobwas/ws", Note: "by hand: ReadHeaderBuffer, WriteHeaderBuffer, reused buffers, one write per message", serve: serveGobwas},
 	{Name: "gobwas-cork", Engine: true, Module: "github.com/gobwas/ws", Note: "the same, answers gathered while the reader holds more", serve: serveGobwasCork},
-	{Name: "gws", Engine: true, Module: "github.com/lxzan/gws", Deflates: true, Checks: true, serve: serveGWS},
+	{Name: "gws", Engine: true, Module: "github.com/lxzan/gws", Deflates: true, Takeover: true, Windows: true, Checks: true, serve: serveGWS},
 	{Name: "fasthttp", Engine: true, Module: "github.com/fasthttp/websocket", Deflates: true, serve: serveFastHTTP},
 	{Name: "nbio", Engine: true, Module: "github.com/lesismal/nbio", Deflates: true, Checks: true, serve: serveNBIO},
 }, ours)

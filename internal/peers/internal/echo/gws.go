@@ -23,8 +23,12 @@ func serveGWS(ln net.Listener, cfg Config) error {
 	s := gws.NewServer(gwsEcho{}, &gws.ServerOption{
 		ReadMaxPayloadSize: cfg.maxMessage(),
 		CheckUtf8Enabled:   cfg.Validate,
-		PermessageDeflate:  gws.PermessageDeflate{Enabled: cfg.Deflate},
-		Authorize:          func(*http.Request, gws.SessionStorage) bool { return true },
+		PermessageDeflate: gws.PermessageDeflate{
+			Enabled:               cfg.Deflate,
+			ServerContextTakeover: cfg.Takeover, ClientContextTakeover: cfg.Takeover,
+			ServerMaxWindowBits: cfg.windowBits(), ClientMaxWindowBits: cfg.windowBits(),
+		},
+		Authorize: func(*http.Request, gws.SessionStorage) bool { return true },
 	})
 	s.OnError = func(net.Conn, error) {} // its default prints every refused upgrade
 	return s.RunListener(finalListener{ln})

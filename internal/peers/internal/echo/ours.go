@@ -10,8 +10,8 @@ import (
 // ours lists this library in its two shapes. Nothing else of the package knows
 // the library.
 var ours = []Server{
-	{Name: "ours", Note: "this library, Events", Ours: true, Engine: true, Checks: true, Deflates: true, serve: serveOurs},
-	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Engine: true, Checks: true, Deflates: true, serve: serveOursBlocking},
+	{Name: "ours", Note: "this library, Events", Ours: true, Engine: true, Checks: true, Deflates: true, Takeover: true, Windows: true, serve: serveOurs},
+	{Name: "ours-blocking", Note: "this library, HandlerFunc with AppendMessage", Ours: true, Engine: true, Checks: true, Deflates: true, Takeover: true, Windows: true, serve: serveOursBlocking},
 }
 
 func serveOurs(ln net.Listener, cfg Config) error {
@@ -44,7 +44,7 @@ func ourServer(cfg Config, h websocket.Handler) *websocket.Server {
 	s := &websocket.Server{Handler: h}
 	s.Upgrader.MaxMessageSize = int64(cfg.maxMessage())
 	if cfg.Deflate {
-		s.Upgrader.Compression = &websocket.Compression{}
+		s.Upgrader.Compression = &websocket.Compression{ServerContext: cfg.Takeover, WindowBits: cfg.WindowBits}
 	}
 	return s
 }

@@ -11,11 +11,10 @@ import (
 const (
 	sampleKey    = "dGhlIHNhbXBsZSBub25jZQ==" // of RFC 6455, section 1.3
 	sampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-	deflateOffer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 )
 
 // request is the upgrade as a browser sends it.
-func request(addr netip.AddrPort, deflate bool) []byte {
+func request(addr netip.AddrPort, x extension) []byte {
 	b := fmt.Appendf(nil, "GET /echo HTTP/1.1\r\n"+
 		"Host: %s\r\n"+
 		"Connection: Upgrade\r\n"+
@@ -28,15 +27,15 @@ func request(addr netip.AddrPort, deflate bool) []byte {
 		"Accept-Encoding: gzip, deflate, br\r\n"+
 		"Accept-Language: en-US,en;q=0.9\r\n"+
 		"Sec-WebSocket-Key: "+sampleKey+"\r\n", addr, addr)
-	if deflate {
-		b = append(b, "Sec-WebSocket-Extensions: "+deflateOffer+"\r\n"...)
+	if x.deflate {
+		b = append(b, "Sec-WebSocket-Extensions: "+x.offer()+"\r\n"...)
 	}
 	return append(b, "\r\n"...)
 }
 
 // checkAnswer looks at the head of an answer. It returns the length of the
 // head, or 0 while the head isn't whole.
-func checkAnswer(b []byte, deflate bool) (int, error) {
+func checkAnswer(b []byte, x extension) (int, error) {
 	end := bytes.Index(b, []byte("\r\n\r\n"))
 	if end < 0 {
 		if len(b) > 8<<10 {
@@ -48,8 +47,8 @@ func checkAnswer(b []byte, deflate bool) (int, error) {
 	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) || !bytes.Contains(head, []byte(sampleAccept)) {
 		return 0, fmt.Errorf("load: upgrade refused: %q", head)
 	}
-	if deflate && !bytes.Contains(head, []byte("permessage-deflate")) {
-		return 0, fmt.Errorf("load: permessage-deflate declined: %q", head)
+	if err := x.agreed(head); err != nil {
+		return 0, err
 	}
 	return end + 4, nil
 }

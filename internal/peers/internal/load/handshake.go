@@ -22,7 +22,7 @@ func (l *Load) Handshakes(n int) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handshakes{Load: l, addr: addr, req: request(addr, l.Deflate), left: n, slots: make([]slot, l.Conns)}
+	h := &handshakes{Load: l, addr: addr, req: request(addr, l.extension()), left: n, slots: make([]slot, l.Conns)}
 	l.events = make([]unix.EpollEvent, 512)
 	l.buf = make([]byte, 16<<10)
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -130,7 +130,7 @@ func (h *handshakes) step(i int) error {
 	}
 	whole := h.Raw && len(s.got) == len(h.req)
 	if !h.Raw {
-		head, err := checkAnswer(s.got, h.Deflate)
+		head, err := checkAnswer(s.got, h.extension())
 		if err != nil {
 			return err
 		}

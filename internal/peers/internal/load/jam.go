@@ -34,7 +34,7 @@ func (j *Jam) Open() error {
 			return err
 		}
 		j.fds = append(j.fds, fd)
-		if _, err := unix.Write(fd, request(addr, false)); err != nil {
+		if _, err := unix.Write(fd, request(addr, extension{})); err != nil {
 			return fmt.Errorf("load: jam: %w", err)
 		}
 		if err := l.awaitAnswer(&conn{fd: fd}); err != nil {

@@ -4,6 +4,7 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,11 +25,14 @@ type Load struct {
 	Text     bool
 	Raw      bool // the server is a bare TCP echo
 	Deflate  bool
+	Takeover bool // with Deflate: each side's messages refer to its earlier ones
+	Bits     int  // of both windows, with Takeover; 0 is 15
 	Spin     bool // never sleep: the server pays for no wake-up of the client
 	Sources  int  // number of loopback addresses to connect from, 0 lets the kernel choose
 
 	conns    []conn
 	messages []*message
+	again    int // with Takeover, the message behind the last one
 	epoll    int
 	events   []unix.EpollEvent
 	buf      []byte // what is read, whatever the connection
@@ -38,6 +42,10 @@ type Load struct {
 	verify   bool
 	start    time.Time
 	hist     *Hist
+
+	referring, alone   int // answers that refer to earlier ones, and that could have
+	inflater           io.ReadCloser
+	deflated, inflated bytes.Buffer // what it reads, and what comes out
 }
 
 // A Result is what the client saw of one run.
@@ -86,15 +94,27 @@ func (l *Load) build() error {
 	if l.Text {
 		op = opText
 	}
+	if err := l.frame(op); err != nil {
+		return err
+	}
+	for _, m := range l.messages {
+		if l.Raw && l.Deflate {
+			m.want = m.frame
+		}
+	}
+	return nil
+}
+
+func (l *Load) frame(op byte) (err error) {
+	if x := l.extension(); x.takeover {
+		l.messages, l.again, err = referring(op, l.Payloads, x.bits)
+		return err
+	}
 	for _, p := range l.Payloads {
 		m := newMessage(op, p, l.Raw)
 		if l.Deflate {
-			var err error
 			if m, err = newDeflated(op, p); err != nil {
 				return err
-			}
-			if l.Raw {
-				m.want = m.frame
 			}
 		}
 		l.messages = append(l.messages, m)
@@ -102,8 +122,17 @@ func (l *Load) build() error {
 	return nil
 }
 
+// extension is what the connections ask for.
+func (l *Load) extension() extension {
+	x := extension{deflate: l.Deflate, takeover: l.Deflate && l.Takeover, bits: l.Bits}
+	if x.bits == 0 {
+		x.bits = maxBits
+	}
+	return x
+}
+
 func (l *Load) openSome(addr netip.AddrPort, from, to int) error {
-	req := request(addr, l.Deflate)
+	req := request(addr, l.extension())
 	for i := from; i < to; i++ {
 		c := &l.conns[i]
 		c.flights = make([]flight, l.Pipeline)
@@ -151,7 +180,7 @@ func (l *Load) awaitAnswer(c *conn) error {
 			return fmt.Errorf("load: the upgrade was answered with %q and then %w", l.buf[:n], errors.Join(err, io.ErrUnexpectedEOF))
 		}
 		n += m
-		head, err := checkAnswer(l.buf[:n], l.Deflate)
+		head, err := checkAnswer(l.buf[:n], l.extension())
 		if err != nil {
 			return err
 		}
@@ -175,12 +204,15 @@ func (l *Load) Close() {
 	l.conns = nil
 }
 
-// Warm sends n messages and compares every byte of every answer.
+// Warm sends n messages and compares every byte of every answer. With Takeover
+// it wants most of them to refer to earlier ones.
 func (l *Load) Warm(n int) error {
 	l.verify = true
 	defer func() { l.verify = false }()
-	_, err := l.Run(n)
-	return err
+	if _, err := l.Run(n); err != nil {
+		return err
+	}
+	return l.referred()
 }
 
 // Run sends n messages and waits for all answers. It returns an error if one
@@ -295,7 +327,7 @@ func (l *Load) sendBatch(c *conn) error {
 	b := l.batch[:0]
 	for range n {
 		l.seq++
-		m := l.messages[int(l.seq)%len(l.messages)]
+		m := l.next(c)
 		m.number(l.seq)
 		c.flights[(c.first+c.inAir)%len(c.flights)] = flight{l.seq, m, now}
 		c.inAir++
@@ -306,4 +338,17 @@ func (l *Load) sendBatch(c *conn) error {
 	}
 	l.batch = b
 	return c.write(b)
+}
+
+// next gives the message whose turn it is: of all connections together, or with
+// takeover of this one.
+func (l *Load) next(c *conn) *message {
+	if !l.extension().takeover {
+		return l.messages[int(l.seq)%len(l.messages)]
+	}
+	m := l.messages[c.turn]
+	if c.turn++; c.turn == len(l.messages) {
+		c.turn = l.again
+	}
+	return m
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -86,6 +87,62 @@ func TestEveryServerEchoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEveryServerCompresses does so with and without context takeover, and with
+// a small window, for long enough that the messages come again.
+func TestEveryServerCompresses(t *testing.T) {
+	tests := []struct {
+		name  string
+		args  []string
+		knows func(echo.Server) bool
+		load  load.Load
+	}{
+		{"no takeover", nil, func(s echo.Server) bool { return s.Deflates }, load.Load{}},
+		{"takeover", []string{"-takeover"}, func(s echo.Server) bool { return s.Takeover }, load.Load{Takeover: true}},
+		{"4 KiB windows", []string{"-takeover", "-window-bits", "12"}, func(s echo.Server) bool { return s.Windows }, load.Load{Takeover: true, Bits: 12}},
+	}
+	for _, tt := range tests {
+		know := slices.DeleteFunc(slices.Clone(echo.All), func(s echo.Server) bool { return !tt.knows(s) })
+		if len(know) < 3 {
+			t.Errorf("%s: %d servers know it; want three at least", tt.name, len(know))
+		}
+		for _, s := range know {
+			t.Run(tt.name+"/"+s.Name, func(t *testing.T) {
+				l := tt.load
+				l.Addr = start(t, append([]string{"-server", s.Name, "-deflate"}, tt.args...)...)
+				l.Conns, l.Payloads, l.Text, l.Deflate = 2, load.Documents(40, 1<<10), true, true
+				defer l.Close()
+				if err := l.Open(); err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Warm(300); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestNoticesNoTakeover asks servers for more than they have: they say so, or
+// are seen to compress each answer by itself.
+func TestNoticesNoTakeover(t *testing.T) {
+	for name, want := range map[string]string{
+		"gorilla": "takeover declined", "nbio": "takeover declined", "gws": "takeover declined", "ours": "keeps no context",
+	} {
+		l := &load.Load{
+			Addr: start(t, "-server", name, "-deflate"), Conns: 1, Payloads: load.Documents(4, 1<<10), Text: true,
+			Deflate: true, Takeover: true,
+		}
+		err := l.Open()
+		if err == nil {
+			err = l.Warm(10)
+		}
+		l.Close()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s without context takeover: %v; want an error with %q", name, err, want)
+		}
 	}
 }
 

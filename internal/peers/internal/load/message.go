@@ -2,10 +2,8 @@ package load
 
 import (
 	"bytes"
-	"compress/flate"
 	"encoding/binary"
 	"fmt"
-	"io"
 )
 
 const (
@@ -26,10 +24,11 @@ var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 // back. Its first bytes are overwritten with a number that is never used
 // twice, so that an answer can't be mistaken for another.
 type message struct {
-	frame  []byte
-	want   []byte // payload of the answer; in raw mode the frame itself
-	seqOff int    // of the number in frame, -1 when the frame is compressed
-	masked bool   // the number in want is masked: raw mode
+	frame   []byte
+	want    []byte // payload of the answer; in raw mode the frame itself
+	seqOff  int    // of the number in frame, -1 when the frame is compressed
+	masked  bool   // the number in want is masked: raw mode
+	history []byte // what a connection sent before it, as far as the answer may refer to it
 }
 
 // newMessage frames payload, which must have seqLen bytes at least.
@@ -41,29 +40,6 @@ func newMessage(op byte, payload []byte, raw bool) *message {
 		m.want, m.masked = m.frame, true
 	}
 	return m
-}
-
-// newDeflated frames payload compressed as RFC 7692 says.
-func newDeflated(op byte, payload []byte) (*message, error) {
-	var z bytes.Buffer
-	w, err := flate.NewWriter(&z, flate.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(payload); err != nil {
-		return nil, err
-	}
-	if err := w.Flush(); err != nil {
-		return nil, err
-	}
-	// The four bytes of the empty block that Flush wrote stay away (section 7.2.1).
-	p := z.Bytes()[:z.Len()-4]
-	return &message{want: payload, frame: appendFrame(nil, 0xc0|op, p), seqOff: -1}, nil
-}
-
-func inflate(p []byte) ([]byte, error) {
-	const tail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
-	return io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(p), bytes.NewReader([]byte(tail)))))
 }
 
 func appendFrame(dst []byte, first byte, payload []byte) []byte {
