@@ -138,16 +138,16 @@ func run(o *options) error {
 func (o *options) measureAll(w workload) (*outcome, error) {
 	out := &outcome{workload: w, rounds: o.rounds, messages: o.messages(w)}
 	for _, s := range o.servers {
-		if !w.Deflate || s.Deflates || s.Raw {
-			out.servers = append(out.servers, &series{server: s})
+		for _, v := range w.variants(s) {
+			out.servers = append(out.servers, &series{server: s, work: v})
 		}
 	}
 	for round := range o.rounds {
 		for i := range out.servers {
 			s := out.servers[(i+round)%len(out.servers)]
-			m, err := o.measure(s.server, w)
+			m, err := o.measure(s.server, s.work)
 			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", w.Name, s.server.Name, err)
+				return nil, fmt.Errorf("%s, %s: %w", w.Name, s.name(), err)
 			}
 			s.samples = append(s.samples, m)
 		}
@@ -157,8 +157,8 @@ func (o *options) measureAll(w workload) (*outcome, error) {
 	}
 	for _, s := range out.servers {
 		var err error
-		if s.calls, err = o.countCalls(s.server, w); err != nil {
-			return nil, fmt.Errorf("%s, %s: %w", w.Name, s.server.Name, err)
+		if s.calls, err = o.countCalls(s.server, s.work); err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", w.Name, s.name(), err)
 		}
 	}
 	return out, nil

@@ -27,7 +27,7 @@ type bench struct {
 }
 
 func (b *bench) config(s echo.Server, w workload) echo.Config {
-	cfg := echo.Config{Server: s.Name, Procs: b.procs, Deflate: w.Deflate, Validate: w.Text && !w.Deflate}
+	cfg := echo.Config{Server: s.Name, Procs: b.procs, Deflate: w.Deflate, Takeover: w.Takeover, Validate: w.Text && !w.Deflate}
 	// Compressed messages differ in length, and an upgrade has another one.
 	if !w.Deflate && !w.Upgrades {
 		cfg.RawMessage = load.FrameSize(len(w.Payloads()[0]))
@@ -38,7 +38,7 @@ func (b *bench) config(s echo.Server, w workload) echo.Config {
 func (b *bench) load(s echo.Server, w workload, addr string) *load.Load {
 	l := &load.Load{
 		Addr: addr, Conns: w.Conns, Pipeline: w.Pipeline, Text: w.Text, Raw: s.Raw,
-		Deflate: w.Deflate, Spin: b.spin, Sources: w.Sources,
+		Deflate: w.Deflate, Takeover: w.Takeover, Spin: b.spin, Sources: w.Sources,
 	}
 	if w.Payloads != nil {
 		l.Payloads = w.Payloads()
@@ -50,8 +50,18 @@ func (b *bench) messages(w workload) int {
 	return max(int(float64(w.Messages)*b.scale), w.Conns*max(w.Pipeline, 1))
 }
 
-// measure starts a fresh server, warms it up with a tenth of the messages,
-// every answer compared byte by byte, and measures.
+// warmUp is a tenth of the messages. With context takeover the windows are full
+// then, so that a short run costs what a long one does.
+func (b *bench) warmUp(w workload) int {
+	each := max(w.Pipeline, 1)
+	if w.Takeover {
+		each = (32<<10)/len(w.Payloads()[0]) + 1
+	}
+	return max(b.messages(w)/10, w.Conns*each)
+}
+
+// measure starts a fresh server, warms it up, every answer compared byte by
+// byte, and measures.
 func (b *bench) measure(s echo.Server, w workload) (sample, error) {
 	srv, err := echo.Start(b.config(s, w), b.serverCPU)
 	if err != nil {
@@ -70,7 +80,7 @@ func (b *bench) measure(s echo.Server, w workload) (sample, error) {
 		}
 	}
 	n := b.messages(w)
-	if err := warm(max(n/10, w.Conns*max(w.Pipeline, 1))); err != nil {
+	if err := warm(b.warmUp(w)); err != nil {
 		return sample{}, fmt.Errorf("warm-up: %w", err)
 	}
 	before, err := srv.CPUTime()

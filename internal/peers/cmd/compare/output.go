@@ -15,6 +15,7 @@ import (
 // A series is one server under one workload, a sample for each round.
 type series struct {
 	server  echo.Server
+	work    workload // in the variant that the server runs
 	samples []sample
 	calls   *calls
 }
@@ -25,6 +26,14 @@ type outcome struct {
 	rounds   int
 	messages int
 	servers  []*series
+}
+
+// name tells a server with context takeover from itself without.
+func (s *series) name() string {
+	if s.work.Takeover && !s.server.Raw {
+		return s.server.Name + "-takeover"
+	}
+	return s.server.Name
 }
 
 func (s *series) median(of func(sample) time.Duration) float64 {
@@ -56,6 +65,8 @@ func (s *series) ratio(to *series) float64 {
 	return report.Median(v)
 }
 
+// find gives the first series of that server: the one with context takeover, if
+// there is any.
 func (o *outcome) find(name string) *series {
 	for _, s := range o.servers {
 		if s.server.Name == name {
@@ -88,9 +99,9 @@ func times(s, to *series) string {
 
 func (o *outcome) label(s *series) string {
 	if o.Text && !o.Deflate && !s.server.Raw && !s.server.Checks {
-		return s.server.Name + " *"
+		return s.name() + " *"
 	}
-	return s.server.Name
+	return s.name()
 }
 
 func (o *outcome) table() *report.Table {
@@ -126,6 +137,9 @@ func (o *outcome) table() *report.Table {
 	}
 	if o.servers[0].calls != nil {
 		t.Columns = append(t.Columns, "syscalls/message", "the most frequent")
+	}
+	if o.Takeover {
+		t.Notes = append(t.Notes, "-takeover: each side's messages refer to its earlier ones, up to 32 KiB back; the others compress each message by itself.")
 	}
 	if noted {
 		t.Notes = append(t.Notes, asterisk)

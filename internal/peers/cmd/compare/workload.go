@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
+	"github.com/rawws/websocket/internal/peers/internal/echo"
 	"github.com/rawws/websocket/internal/peers/internal/load"
 )
 
@@ -19,6 +20,7 @@ type workload struct {
 	Payloads func() [][]byte
 	Text     bool // text messages, checked for UTF-8 by every server but rawtcp
 	Deflate  bool
+	Takeover bool // by the servers that know it, beside themselves without
 	Upgrades bool // messages are whole connections
 	Sources  int
 }
@@ -33,6 +35,24 @@ var workloads = []workload{
 	{Name: "conns5000", Title: "5,000 connections, 125 B", Conns: 5000, Messages: 150_000, Payloads: binary(125), Sources: 4},
 	{Name: "handshake", Title: "connect, upgrade, close", Conns: 64, Messages: 12_000, Upgrades: true, Sources: 200},
 	{Name: "deflate1KiB", Title: "100 connections, 1 KiB of JSON, permessage-deflate", Conns: 100, Messages: 30_000, Payloads: documents(16, 1<<10), Text: true, Deflate: true},
+	// More documents than the window of 32 KiB holds.
+	{Name: "takeover1KiB", Title: "the same, context takeover both ways where there is any", Conns: 100, Messages: 30_000, Payloads: documents(64, 1<<10), Text: true, Deflate: true, Takeover: true},
+}
+
+// variants are what a server does of a workload: with takeover first, where it
+// knows that.
+func (w workload) variants(s echo.Server) (all []workload) {
+	if w.Deflate && !s.Deflates && !s.Raw {
+		return nil
+	}
+	if w.Takeover && (s.Takeover || s.Raw) {
+		all = append(all, w)
+	}
+	if !w.Takeover || !s.Raw {
+		w.Takeover = false
+		all = append(all, w)
+	}
+	return all
 }
 
 // random gives every run the same bytes.
