@@ -54,6 +54,7 @@ func parseFlags() (*options, error) {
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds")
 	flag.Float64Var(&o.scale, "scale", 1, "multiplies the number of messages, and so the time")
 	flag.BoolVar(&o.quick, "quick", false, "2 rounds of a twentieth: a look, not a measurement")
+	flag.IntVar(&o.bits, "window-bits", 15, "bits of both windows with context takeover; 15 is 32 KiB")
 	flag.BoolVar(&o.syscalls, "syscalls", false, "count system calls per message with strace")
 	flag.BoolVar(&o.spin, "spin", false, "the client polls without sleeping, so that the server never pays for waking it")
 	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server, the first of them with -procs")
@@ -138,7 +139,7 @@ func run(o *options) error {
 func (o *options) measureAll(w workload) (*outcome, error) {
 	out := &outcome{workload: w, rounds: o.rounds, messages: o.messages(w)}
 	for _, s := range o.servers {
-		for _, v := range w.variants(s) {
+		for _, v := range w.variants(s, o.bits) {
 			out.servers = append(out.servers, &series{server: s, work: v})
 		}
 	}

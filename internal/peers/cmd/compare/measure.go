@@ -24,10 +24,11 @@ type bench struct {
 	procs     int
 	spin      bool
 	scale     float64
+	bits      int // of the windows, with context takeover
 }
 
 func (b *bench) config(s echo.Server, w workload) echo.Config {
-	cfg := echo.Config{Server: s.Name, Procs: b.procs, Deflate: w.Deflate, Takeover: w.Takeover, Validate: w.Text && !w.Deflate}
+	cfg := echo.Config{Server: s.Name, Procs: b.procs, Deflate: w.Deflate, Takeover: w.Takeover, WindowBits: b.bits, Validate: w.Text && !w.Deflate}
 	// Compressed messages differ in length, and an upgrade has another one.
 	if !w.Deflate && !w.Upgrades {
 		cfg.RawMessage = load.FrameSize(len(w.Payloads()[0]))
@@ -38,7 +39,7 @@ func (b *bench) config(s echo.Server, w workload) echo.Config {
 func (b *bench) load(s echo.Server, w workload, addr string) *load.Load {
 	l := &load.Load{
 		Addr: addr, Conns: w.Conns, Pipeline: w.Pipeline, Text: w.Text, Raw: s.Raw,
-		Deflate: w.Deflate, Takeover: w.Takeover, Spin: b.spin, Sources: w.Sources,
+		Deflate: w.Deflate, Takeover: w.Takeover, Bits: b.bits, Spin: b.spin, Sources: w.Sources,
 	}
 	if w.Payloads != nil {
 		l.Payloads = w.Payloads()
@@ -55,7 +56,7 @@ func (b *bench) messages(w workload) int {
 func (b *bench) warmUp(w workload) int {
 	each := max(w.Pipeline, 1)
 	if w.Takeover {
-		each = (32<<10)/len(w.Payloads()[0]) + 1
+		each = (1<<b.bits)/len(w.Payloads()[0]) + 1
 	}
 	return max(b.messages(w)/10, w.Conns*each)
 }

@@ -139,7 +139,7 @@ func (o *outcome) table() *report.Table {
 		t.Columns = append(t.Columns, "syscalls/message", "the most frequent")
 	}
 	if o.Takeover {
-		t.Notes = append(t.Notes, "-takeover: each side's messages refer to its earlier ones, up to 32 KiB back; the others compress each message by itself.")
+		t.Notes = append(t.Notes, "-takeover: each side's messages refer to its earlier ones, as far back as the window reaches; the others compress each message by itself.")
 	}
 	if noted {
 		t.Notes = append(t.Notes, asterisk)

@@ -40,12 +40,12 @@ var workloads = []workload{
 }
 
 // variants are what a server does of a workload: with takeover first, where it
-// knows that.
-func (w workload) variants(s echo.Server) (all []workload) {
+// knows that, with windows of that many bits.
+func (w workload) variants(s echo.Server, bits int) (all []workload) {
 	if w.Deflate && !s.Deflates && !s.Raw {
 		return nil
 	}
-	if w.Takeover && (s.Takeover || s.Raw) {
+	if w.Takeover && (s.Raw || s.Takeover && (s.Windows || bits == 15)) {
 		all = append(all, w)
 	}
 	if !w.Takeover || !s.Raw {

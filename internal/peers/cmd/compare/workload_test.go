@@ -13,17 +13,21 @@ import (
 func TestVariants(t *testing.T) {
 	tests := []struct {
 		workload, server string
+		bits             int
 		want             []string
 	}{
-		{"takeover1KiB", "ours", []string{"ours-takeover", "ours"}},
-		{"takeover1KiB", "gws", []string{"gws-takeover", "gws"}},
-		{"takeover1KiB", "gorilla", []string{"gorilla"}},
-		{"takeover1KiB", "rawtcp", []string{"rawtcp"}},
-		{"takeover1KiB", "gobwas", nil},
-		{"deflate1KiB", "ours", []string{"ours"}},
-		{"deflate1KiB", "gobwas", nil},
-		{"1KiB", "gobwas", []string{"gobwas"}},
-		{"1KiB", "ours", []string{"ours"}},
+		{"takeover1KiB", "ours", 15, []string{"ours-takeover", "ours"}},
+		{"takeover1KiB", "gws", 15, []string{"gws-takeover", "gws"}},
+		{"takeover1KiB", "gorilla", 15, []string{"gorilla"}},
+		{"takeover1KiB", "rawtcp", 15, []string{"rawtcp"}},
+		{"takeover1KiB", "gobwas", 15, nil},
+		{"takeover1KiB", "ours", 12, []string{"ours-takeover", "ours"}},
+		{"takeover1KiB", "coder", 15, []string{"coder-takeover", "coder"}},
+		{"takeover1KiB", "coder", 12, []string{"coder"}}, // its windows have 32 KiB
+		{"deflate1KiB", "ours", 15, []string{"ours"}},
+		{"deflate1KiB", "gobwas", 15, nil},
+		{"1KiB", "gobwas", 15, []string{"gobwas"}},
+		{"1KiB", "ours", 15, []string{"ours"}},
 	}
 	for _, tt := range tests {
 		w, err := chosen(tt.workload)
@@ -35,11 +39,11 @@ func TestVariants(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, v := range w[0].variants(s) {
+		for _, v := range w[0].variants(s, tt.bits) {
 			got = append(got, (&series{server: s, work: v}).name())
 		}
 		if !slices.Equal(got, tt.want) {
-			t.Errorf("%s: variants of %s = %q; want %q", tt.workload, tt.server, got, tt.want)
+			t.Errorf("%s: variants of %s with %d bits = %q; want %q", tt.workload, tt.server, tt.bits, got, tt.want)
 		}
 	}
 }
