@@ -16,7 +16,9 @@ import (
 func compressed(message []byte) []byte { return deflate.Append(nil, message, 15, deflate.Fast, true) }
 
 func TestCompressionDefaults(t *testing.T) {
-	both := deflate.Policy{ServerContext: true, ClientContext: true, Bits: 15}
+	both := func(bits int) deflate.Policy {
+		return deflate.Policy{ServerContext: true, ClientContext: true, Bits: bits}
+	}
 	for _, tt := range []struct {
 		c                    Compression
 		level                deflate.Level
@@ -24,11 +26,10 @@ func TestCompressionDefaults(t *testing.T) {
 		policy               deflate.Policy
 	}{
 		{Compression{}, deflate.Fast, 512, 32 << 10, deflate.Policy{ClientContext: true, Bits: 15}},
-		{Compression{Level: 2, Threshold: 100, FrameSize: 4096, ServerContext: true}, deflate.Better, 100, 4096, both},
-		{Compression{Level: 9, Threshold: -1, FrameSize: -1, ServerContext: true, WindowBits: 99}, deflate.Better, 0, 32 << 10, both},
+		{Compression{Level: 2, Threshold: 100, FrameSize: 4096, ServerContext: true}, deflate.Better, 100, 4096, both(12)},
+		{Compression{Level: 9, Threshold: -1, FrameSize: -1, ServerContext: true, WindowBits: 99}, deflate.Better, 0, 32 << 10, both(15)},
 		{Compression{Level: -1, Threshold: 1, WindowBits: 1}, deflate.Fast, 1, 32 << 10, deflate.Policy{ClientContext: true, Bits: 8}},
-		{Compression{ServerContext: true, WindowBits: 12, ContextMemory: 1 << 40}, deflate.Fast, 512, 32 << 10,
-			deflate.Policy{ServerContext: true, ClientContext: true, Bits: 12}},
+		{Compression{ServerContext: true, WindowBits: 10, ContextMemory: 1 << 40}, deflate.Fast, 512, 32 << 10, both(10)},
 		{Compression{ServerContext: true, ContextMemory: -1}, deflate.Fast, 512, 32 << 10, deflate.Policy{Tell: true, Bits: 15}},
 	} {
 		before := tt.c

@@ -295,14 +295,16 @@ type Compression struct {
 	Threshold int
 
 	// ServerContext lets the server's messages refer to its earlier ones, where
-	// the client allows it. It costs each connection a window and a table: 64 KiB
-	// from the first message on, 12 KiB with a WindowBits of 12. It is for many
+	// the client allows it. It costs each connection a window and a table: 12 KiB
+	// from the first message on, 64 KiB with a WindowBits of 15. It is for many
 	// small messages of WriteMessage that resemble each other. A PreparedMessage
 	// is compressed once for all connections, and refers to nothing.
 	ServerContext bool
 
 	// WindowBits bounds how far back messages refer, to 2^WindowBits bytes: 8 to
-	// 15. 0 stands for 15. A client's window is bounded only if it offers
+	// 15. 0 stands for 15, and with ServerContext for 12, 4 KiB: small messages
+	// gain little from more, and with thousands of connections windows of 32 KiB
+	// are in no cache. A client's window is bounded only if it offers
 	// client_max_window_bits, as browsers do, and not below 9.
 	WindowBits int
 
@@ -327,6 +329,7 @@ const (
 	defaultThreshold     = 512
 	defaultFrameSize     = 32 << 10
 	defaultContextMemory = 512 << 20
+	contextBits          = 12 // the window that ServerContext has by default
 )
 
 func (c *Compression) level() deflate.Level {
@@ -343,8 +346,12 @@ func (c *Compression) threshold() int {
 	return max(c.Threshold, 0)
 }
 
-func (c *Compression) windowBits() int {
-	if c.WindowBits == 0 {
+// windowBits is for windows of which the server's is kept, or isn't.
+func (c *Compression) windowBits(kept bool) int {
+	switch {
+	case c.WindowBits == 0 && kept:
+		return contextBits
+	case c.WindowBits == 0:
 		return deflate.MaxBits
 	}
 	return min(max(c.WindowBits, deflate.MinBits), deflate.MaxBits)
@@ -362,7 +369,7 @@ var contextMemory atomic.Int64
 
 // policy is for the next connection.
 func (c *Compression) policy() deflate.Policy {
-	p := deflate.Policy{Bits: c.windowBits(), Tell: c.ContextMemory < 0}
+	p := deflate.Policy{Tell: c.ContextMemory < 0}
 	limit := c.ContextMemory
 	if limit == 0 {
 		limit = defaultContextMemory
@@ -370,6 +377,7 @@ func (c *Compression) policy() deflate.Policy {
 	if contextMemory.Load() < limit {
 		p.ClientContext, p.ServerContext = true, c.ServerContext
 	}
+	p.Bits = c.windowBits(p.ServerContext)
 	return p
 }
 

@@ -105,7 +105,7 @@ func TestDeflate(t *testing.T) {
 	}{
 		"":                           {"", false, false},
 		"-deflate":                   {"permessage-deflate", true, false},
-		"-deflate -deflate-takeover": {"permessage-deflate", true, true},
+		"-deflate -deflate-takeover": {"permessage-deflate; client_max_window_bits=12", true, true},
 	} {
 		nc := start(t, args)()
 		r := bufio.NewReader(nc)

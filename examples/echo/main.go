@@ -75,7 +75,7 @@ func parseFlags(args []string, help io.Writer) (*options, error) {
 	fs.BoolVar(&o.quiet, "quiet", false, "don't log connections and messages")
 	fs.BoolVar(&o.trace, "trace", false, "log what goes over the wire: handshakes, and frames bit by bit")
 	fs.BoolVar(&o.deflate, "deflate", false, "compress for clients that offer it (permessage-deflate)")
-	fs.BoolVar(&o.takeover, "deflate-takeover", false, "and let the answers refer to earlier ones, for 64 KiB a connection")
+	fs.BoolVar(&o.takeover, "deflate-takeover", false, "and let the answers refer to earlier ones, for 12 KiB a connection")
 	fs.DurationVar(&o.ping, "ping", 25*time.Second, "send a keep-alive ping to each connection every `TIME`; 0 for none")
 	fs.IntVar(&o.maxConns, "max-conns", 0, "refuse connections over `N` with 503; 0 for no limit")
 	fs.StringVar(&o.metrics, "metrics", "", "serve the counters at /metrics, as Prometheus reads them, and at /debug/vars, on\n"+

@@ -284,8 +284,8 @@ func TestDeflate(t *testing.T) {
 	}{
 		{"off", nil, "", 2 << 20},
 		{"on", &websocket.Compression{}, "permessage-deflate", 40 << 10},
-		{"takeover", &websocket.Compression{ServerContext: true}, "permessage-deflate", 40 << 10},
-		{"small windows", &websocket.Compression{ServerContext: true, WindowBits: 12}, "permessage-deflate; client_max_window_bits=12", 40 << 10},
+		{"takeover", &websocket.Compression{ServerContext: true}, "permessage-deflate; client_max_window_bits=12", 40 << 10},
+		{"large windows", &websocket.Compression{ServerContext: true, WindowBits: 15}, "permessage-deflate", 40 << 10},
 		{"no contexts", &websocket.Compression{ContextMemory: -1}, "permessage-deflate; client_no_context_takeover", 40 << 10},
 	} {
 		t.Run(test.name, func(t *testing.T) {

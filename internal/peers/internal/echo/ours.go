@@ -44,7 +44,7 @@ func ourServer(cfg Config, h websocket.Handler) *websocket.Server {
 	s := &websocket.Server{Handler: h}
 	s.Upgrader.MaxMessageSize = int64(cfg.maxMessage())
 	if cfg.Deflate {
-		s.Upgrader.Compression = &websocket.Compression{ServerContext: cfg.Takeover, WindowBits: cfg.WindowBits}
+		s.Upgrader.Compression = &websocket.Compression{ServerContext: cfg.Takeover, WindowBits: cfg.windowBits()}
 	}
 	return s
 }
