@@ -74,7 +74,7 @@ type Conn struct {
 	trace   *connTrace    // nil without Upgrader.Trace
 	deflate *deflateState // nil when permessage-deflate wasn't negotiated
 
-	read  reader
+	read  *reader // on the loop a worker's while it serves the connection, and nil when nothing is half read
 	write writer
 
 	queue atomic.Pointer[sendQueue]
@@ -82,10 +82,17 @@ type Conn struct {
 	state atomic.Uint32 // a connState, written under mu
 	visit atomic.Uint32 // the registry's tick of the sweeper's next visit, or one of visiting, visitAgain
 
-	qmu    sync.Mutex // guards what queue points to; never held over a call that waits
-	mu     sync.Mutex // guards what follows; never held over a call that waits
-	end    *EndError  // being filled from stateClosing on, final in stateClosed
-	detail *details   // nil until something of it is asked for
+	controls  uint32 // pings and pongs that came in the second from controlAt on
+	controlAt uint32 // in milliseconds, monotonic
+	large     bool   // the last message didn't fit a worker's buffer: the next one won't, either
+	lingering bool   // the close frame is out, and what comes is thrown away
+	own       bool   // detail.own serves; both are set before anybody else knows the connection
+
+	reading sync.Mutex // held by the goroutine that reads
+	qmu     sync.Mutex // guards what queue points to; never held over a call that waits
+	mu      sync.Mutex // guards what follows; never held over a call that waits
+	end     *EndError  // being filled from stateClosing on, final in stateClosed
+	detail  *details   // nil until something of it is asked for
 
 	link  link // in the registry's wheel
 	clock clock
@@ -139,6 +146,9 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	} else if rawCapable {
 		c.raw = newDescriptor(descriptorOf(nc))
 		c.write.direct = netloop.Direct && c.raw != nil
+	}
+	if c.sock == nil {
+		c.read = new(reader)
 	}
 	c.limitUnsent()
 	return c

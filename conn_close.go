@@ -67,8 +67,8 @@ var errUnwanted = &ProtocolError{ClosePolicyViolation, "a message where none is 
 
 // refuseMessages reads until the end.
 func (c *Conn) refuseMessages() {
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	err := c.beginMessage()
 	for err != nil && isTimeout(err) && c.connState() == stateOpen { // a deadline that was for the reads before
 		c.nc.SetReadDeadline(time.Time{})
@@ -181,7 +181,7 @@ func (c *Conn) peerClosed(p []byte) error {
 // awaitClose reads on, with nobody to read for, until the peer's close frame
 // or the deadline.
 func (c *Conn) awaitClose() error {
-	r := &c.read
+	r := c.read
 	if r.started {
 		if err := c.skipMessage(); err != nil {
 			return err
@@ -414,9 +414,9 @@ func (c *Conn) endClose(now int64) {
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose(true)
-	if c.callbacks() == nil && c.read.mu.TryLock() {
+	if c.callbacks() == nil && c.reading.TryLock() {
 		c.readFailed(c.awaitClose())
-		c.read.mu.Unlock()
+		c.reading.Unlock()
 	}
 }
 
@@ -424,8 +424,8 @@ func (c *Conn) closeAndWait() {
 // closed may have left the peer's close frame to a reader that came out with
 // one more message, and didn't read on.
 func (c *Conn) awaitEnd() {
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	if c.connState() == stateClosing {
 		c.readFailed(c.awaitClose())
 	}

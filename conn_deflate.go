@@ -134,7 +134,7 @@ func (c *Conn) compressedPayload() ([]byte, error) {
 // deadline what had come is kept where it is: deadlines that pass, one for each
 // byte, must not cost a copy each.
 func (c *Conn) gather() ([]byte, error) {
-	r := &c.read
+	r := c.read
 	p, err := c.assemble(r.takeHeld(), 0, c.growPooled)
 	if err != nil && interrupted(err) {
 		r.hold(p)
@@ -145,7 +145,7 @@ func (c *Conn) gather() ([]byte, error) {
 
 // inflate appends the message whose payload is p to dst.
 func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
-	r := &c.read
+	r := c.read
 	limit := int(min(c.maxMessageSize(), math.MaxInt))
 	out, err := deflate.Decompress(dst, p, c.deflate.window, limit)
 	r.freeMessage()

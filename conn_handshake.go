@@ -322,16 +322,16 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	}
 	c := newConn(nc, h.reg, h.trace)
 	if a.handler != nil || h.from != nil {
-		c.read.own, c.details().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
+		c.own, c.details().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
 	}
 	h.setConn(c.nc)
 	if c.sock == nil {
 		c.nc.SetReadDeadline(time.Time{})
 	}
 	a.settle(c)
-	if c.read.in = h.in; h.in != nil {
+	if h.in != nil {
+		c.begin(h.in)
 		h.in = nil
-		c.read.release()
 	}
 	h.bind(c)
 	if err := h.answer(c, a); err != nil {

@@ -48,7 +48,7 @@ type opener struct {
 // Ready calls OnOpen, and goes on as the connection.
 func (o *opener) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	s.Become((*loopConn)(o.c)) // first: OnOpen may end the goroutine
-	if !o.c.open(o.r) && !o.c.read.lingering {
+	if !o.c.open(o.r) && !o.c.lingering {
 		return o.c.loopEnded(s, o.c.endError())
 	}
 	return (*loopConn)(o.c).Ready(s, w)
@@ -63,28 +63,30 @@ func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	if c.write.full.Load() {
 		c.drainOn()
 	}
-	r := &c.read
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	var err error
-	if !r.lingering {
-		err = c.deliverLent(w)
+	if !c.lingering {
+		more, err = c.deliverLent(w)
 	}
-	if r.lingering {
+	if c.lingering {
 		return c.lingerOn(s, w)
 	}
 	if err == netloop.ErrWait {
-		return r.turnOver
+		return more
 	}
 	return c.loopEnded(s, err)
 }
 
 // deliverLent delivers what fits into the worker's buffer, which goes back also
-// when a callback ends the worker by runtime.Goexit.
-func (c *Conn) deliverLent(w *netloop.Worker) error {
-	c.lend(w)
-	defer c.takeBack()
-	return c.deliver()
+// when a callback ends the worker by runtime.Goexit. more says that the others have
+// their turn first.
+func (c *Conn) deliverLent(w *netloop.Worker) (more bool, err error) {
+	l := lenderOf(w)
+	c.lend(l)
+	defer c.takeBack(l)
+	err = c.deliver()
+	return c.read.turnOver, err
 }
 
 func (c *Conn) loopEnded(s *netloop.Socket, err error) bool {
@@ -110,21 +112,36 @@ func (unserved) Ready(s *netloop.Socket, _ *netloop.Worker) (more bool) {
 	return false
 }
 
-// workerBuffer returns the worker's buffer, empty.
-func workerBuffer(w *netloop.Worker) *buffer {
-	b, ok := w.Local.(*buffer)
-	if !ok {
-		b = &buffer{b: w.Buf}
-		w.Local = b
-	}
-	b.r, b.w = 0, 0
-	return b
+// A lender is what a worker lends to the connection that it serves: with thousands
+// of them, what it reads with is in the processor's cache and the connection isn't.
+type lender struct {
+	buffer buffer
+	reader reader // zero between two loans
 }
 
-// lend gives the reader the worker's buffer, what was pending in front.
-func (c *Conn) lend(w *netloop.Worker) {
-	r := &c.read
-	b := workerBuffer(w)
+func lenderOf(w *netloop.Worker) *lender {
+	l, ok := w.Local.(*lender)
+	if !ok {
+		l = &lender{buffer: buffer{b: w.Buf}}
+		w.Local = l
+	}
+	return l
+}
+
+// empty returns the worker's buffer, empty.
+func (l *lender) empty() *buffer {
+	l.buffer.r, l.buffer.w = 0, 0
+	return &l.buffer
+}
+
+// lend gives c the worker's buffer, what was pending in front, and its reader if
+// c has none.
+func (c *Conn) lend(l *lender) {
+	if c.read == nil {
+		c.read = &l.reader
+	}
+	r := c.read
+	b := l.empty()
 	r.reads, r.turnOver = 0, false
 	if r.in != nil {
 		if len(r.in.pending()) > len(b.b)/2 { // behind a handshake
@@ -137,27 +154,42 @@ func (c *Conn) lend(w *netloop.Worker) {
 }
 
 // takeBack ends lend: what is left over, a part of a header or of a control
-// frame, moves into a small buffer of the connection's.
-func (c *Conn) takeBack() {
-	r := &c.read
+// frame, moves into a small buffer of the connection's, and what is known of a
+// message under way into a reader of its own.
+func (c *Conn) takeBack(l *lender) {
+	r := c.read
 	if !r.lent {
 		r.release()
-		return
+	} else {
+		r.lent = false
+		p := r.in.pending()
+		if r.in = nil; len(p) > 0 {
+			r.in = getBuffer(len(p))
+			r.in.w = copy(r.in.b, p)
+		}
 	}
-	r.lent = false
-	p := r.in.pending()
-	if r.in = nil; len(p) > 0 {
-		r.in = getBuffer(len(p))
-		r.in.w = copy(r.in.b, p)
+	lent, idle := r == &l.reader, r.idle()
+	switch {
+	case idle:
+		c.read = nil
+	case lent:
+		c.read = readers.Get().(*reader)
+		*c.read = *r
+	}
+	if lent || idle {
+		*r = reader{}
+	}
+	if idle && !lent {
+		readers.Put(r)
 	}
 }
 
 // fillLoop reads what the socket has at once.
 func (c *Conn) fillLoop() (int, error) {
-	r := &c.read
+	r := c.read
 	r.compact()
 	p := r.in.b[r.in.w:]
-	if r.large && len(p) > batchSize {
+	if c.large && len(p) > batchSize {
 		p = p[:batchSize] // it moves behind its header: little of it is to be copied
 	}
 	n, err := c.tryReadLoop(p)
@@ -166,7 +198,7 @@ func (c *Conn) fillLoop() (int, error) {
 }
 
 func (c *Conn) tryReadLoop(p []byte) (int, error) {
-	r := &c.read
+	r := c.read
 	if r.reads == readsInARow {
 		r.turnOver = true
 		return 0, netloop.ErrWait
@@ -178,8 +210,8 @@ func (c *Conn) tryReadLoop(p []byte) (int, error) {
 // wholeInPlace is messageInPlace on the loop: a message that isn't whole yet
 // doesn't lie in the worker's buffer until it is.
 func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
-	r := &c.read
-	if r.large = r.left > uint64(len(r.in.b)); r.large {
+	r := c.read
+	if c.large = r.left > uint64(len(r.in.b)); c.large {
 		return nil, false, nil
 	}
 	size := int(r.left)
@@ -204,13 +236,12 @@ func interrupted(err error) bool { return err == netloop.ErrWait || isTimeout(er
 
 // lingerOn is linger for a connection of the loop's.
 func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
-	left := int(c.read.lingerLeft)
+	left := int(c.rare().lingerLeft)
 	more, err := discardInput(s, w, &left)
-	if c.read.lingerLeft = int32(left); err == nil {
+	if c.rare().lingerLeft = int32(left); err == nil {
 		return more
 	}
 	c.finish(nil)
-	c.read.drop()
 	return c.loopEnded(s, c.endError())
 }
 
@@ -228,7 +259,7 @@ func (c *Conn) lingerAndFinish() {
 	c.mu.Unlock()
 	c.startWait()
 	if c.sock != nil {
-		c.read.lingering, c.read.lingerLeft = true, lingerBytes
+		c.lingering, c.rare().lingerLeft = true, lingerBytes
 		c.sock.CloseWrite()
 		c.sock.SetReadDeadline(end)
 		return

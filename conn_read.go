@@ -13,8 +13,6 @@ import (
 // A reader is the receiving half of a connection. It is a pull parser: what it
 // knows between two calls is the frame under way and how much of it has come.
 type reader struct {
-	mu sync.Mutex // held by the goroutine that reads, and guards the rest
-
 	in  *buffer // what has come and isn't used up; nil when that is nothing
 	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
 
@@ -23,12 +21,9 @@ type reader struct {
 	held   *[]byte        // what had come of a message when a deadline passed
 	stream *messageReader // the one that NextReader returned for the message
 
-	got        int16  // what tryRead found
-	seen       int16  // bytes behind in.r that are unmasked and checked in place
-	fragments  int32  // of the message under way
-	controls   uint32 // pings and pongs in the second from controlAt on
-	controlAt  uint32 // in milliseconds, monotonic
-	lingerLeft int32  // bytes that are thrown away at most
+	got       int16 // what tryRead found
+	seen      int16 // bytes behind in.r that are unmasked and checked in place
+	fragments int32 // of the message under way
 
 	key        [4]byte         // of the frame under way
 	pos        uint8           // in the key
@@ -38,12 +33,27 @@ type reader struct {
 	started    bool            // a data frame was read whose message isn't handed over yet
 	compressed bool            // RSV1 was set on its first frame
 	lent       bool            // in is the worker's
-	large      bool            // the last message didn't fit the worker's buffer: the next one won't, either
 	turnOver   bool            // there is more to read, after the others
-	lingering  bool            // the close frame is out, and what comes is thrown away
 	reads      uint8           // since Ready was called
 	utf8       utf8x.Validator // of a text message
-	own        bool            // extra.own serves; both are set before anybody else knows the connection
+}
+
+// begin takes what came behind the handshake.
+func (c *Conn) begin(in *buffer) {
+	if c.read == nil {
+		c.read = readers.Get().(*reader)
+	}
+	c.read.in = in
+	c.read.release()
+}
+
+// readers are for connections of the loop's that are inside of a frame or of a
+// message when a worker leaves them.
+var readers = sync.Pool{New: func() any { return new(reader) }}
+
+// idle reports whether r knows nothing that the next bytes depend on.
+func (r *reader) idle() bool {
+	return r.in == nil && r.msg == nil && !r.started && r.held == nil && r.stream == nil
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. It is
@@ -62,8 +72,8 @@ func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	if c.callbacks() != nil {
 		return 0, dst, c.eventsRead()
 	}
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	c.startRead()
 	t, p, err := c.appendMessage(dst)
 	c.read.release()
@@ -86,7 +96,7 @@ func (c *Conn) eventsRead() error {
 }
 
 func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
-	r := &c.read
+	r := c.read
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
 	}
@@ -121,7 +131,7 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 // borrowMessage is appendMessage without the copy: the bytes are valid until
 // the next read. A message that lies whole in the read buffer is unmasked there.
 func (c *Conn) borrowMessage() (MessageType, []byte, error) {
-	r := &c.read
+	r := c.read
 	if !r.started {
 		r.freeMessage()
 	}
@@ -150,7 +160,7 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 // than 64 KiB that lies whole in the buffer, with nothing wrong about it.
 // Whatever else it finds, faults among it, it leaves as it was.
 func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
-	r := &c.read
+	r := c.read
 	b := r.in.pending()
 	if len(b) < 6 || b[1] < bitMASK || r.started || c.trace != nil || c.connState() != stateOpen {
 		return 0, nil, false
@@ -189,7 +199,7 @@ func (c *Conn) wholeMessage() (t MessageType, p []byte, ok bool) {
 // beginMessage reads up to the payload of a message's first frame, or finds
 // that a message is under way, which a deadline had interrupted.
 func (c *Conn) beginMessage() error {
-	r := &c.read
+	r := c.read
 	if c.connState() == stateClosed {
 		return net.ErrClosed // what was half read when the end came stays so
 	}
@@ -212,7 +222,7 @@ func (c *Conn) beginMessage() error {
 // nextFrame reads the header of the next data frame and serves the control
 // frames before it.
 func (c *Conn) nextFrame() error {
-	r := &c.read
+	r := c.read
 	for {
 		h, err := c.readHeader()
 		if err != nil {
@@ -245,7 +255,7 @@ func (c *Conn) nextFrame() error {
 // readHeader reads a header, and of a control frame the payload too: it stays
 // in the buffer, so that nothing is half read when a deadline passes.
 func (c *Conn) readHeader() (header, error) {
-	r := &c.read
+	r := c.read
 	for {
 		if r.in != nil && r.in.w-r.in.r >= 2 {
 			b := r.in.pending()
@@ -274,7 +284,7 @@ func (c *Conn) readHeader() (header, error) {
 // startFrame holds a data frame against the limits, before any of its payload
 // is stored.
 func (c *Conn) startFrame(h header) error {
-	r := &c.read
+	r := c.read
 	r.key, r.fin, r.left, r.pos, r.seen = h.key, h.fin, h.length, 0, 0
 	c.trace.frameStarted(h)
 	c.touchMessage()
@@ -310,7 +320,7 @@ func (c *Conn) startFrame(h header) error {
 
 // readControl serves the control frame whose payload lies in the buffer.
 func (c *Conn) readControl(h header) error {
-	r := &c.read
+	r := c.read
 	p := r.in.b[r.in.r : r.in.r+int(h.length)]
 	mask(p, h.key, 0)
 	r.in.r += len(p)
@@ -335,20 +345,19 @@ func (c *Conn) readControl(h header) error {
 
 // tooManyControls counts a ping or pong.
 func (c *Conn) tooManyControls() bool {
-	r := &c.read
 	// The registry's time stands still between ticks, which would cut a second
 	// short. Milliseconds come around after 49 days, and one second too long.
-	if now := uint32(monotonic() / int64(time.Millisecond)); now-r.controlAt >= 1000 {
-		r.controlAt, r.controls = now, 0
+	if now := uint32(monotonic() / int64(time.Millisecond)); now-c.controlAt >= 1000 {
+		c.controlAt, c.controls = now, 0
 	}
-	r.controls++
-	return int64(r.controls) > int64(c.reg.u.maxControlRate())
+	c.controls++
+	return int64(c.controls) > int64(c.reg.u.maxControlRate())
 }
 
 // messageInPlace waits for an unfragmented message that fits the read buffer
 // and returns it where it lies; ok is false for any other.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
-	r := &c.read
+	r := c.read
 	if !r.fin || r.fragments != 1 || r.held != nil || r.msg != nil {
 		return nil, false, nil
 	}
@@ -384,7 +393,7 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 // checkPayload unmasks p, the next bytes of the frame's payload, and of text
 // finds the first byte that can't be UTF-8, long before the frame is whole.
 func (c *Conn) checkPayload(p []byte) error {
-	r := &c.read
+	r := c.read
 	r.pos = uint8(mask(p, r.key, int(r.pos)))
 	var err error
 	if r.opcode == opText && !r.compressed && !r.utf8.Write(p) {
@@ -398,7 +407,7 @@ func (c *Conn) checkPayload(p []byte) error {
 
 // endMessage hands the message over, if its text doesn't stop inside a rune.
 func (c *Conn) endMessage() error {
-	r := &c.read
+	r := c.read
 	r.started, r.stream = false, nil
 	c.messageEnded()
 	if r.compressed {
@@ -438,7 +447,7 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 		next = getBuffer(size)
 	}
 	b = append(next.b[:0], b...)
-	r := &c.read
+	r := c.read
 	if r.msg != nil {
 		putBuffer(r.msg)
 	}
@@ -451,7 +460,7 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 // or for three times as much again: a length that was only declared costs
 // nothing, and little is copied.
 func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
-	r := &c.read
+	r := c.read
 	for {
 		for r.left > 0 {
 			if len(dst) == cap(dst) || uint64(cap(dst)-len(dst)) < min(r.left, smallSize) {
@@ -480,7 +489,7 @@ func (c *Conn) assemble(dst []byte, base int, grow growFunc) ([]byte, error) {
 // What isn't buffered yet goes straight into a p that is large enough to be
 // worth a system call of its own.
 func (c *Conn) readPayload(p []byte) (int, error) {
-	r := &c.read
+	r := c.read
 	if uint64(len(p)) > r.left {
 		p = p[:r.left]
 	}
@@ -518,7 +527,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 
 // skipFrame throws away what is left of the frame under way.
 func (c *Conn) skipFrame() error {
-	r := &c.read
+	r := c.read
 	r.seen = 0
 	if r.left > 0 {
 		c.trace.frameSkipped(nil)
@@ -538,7 +547,7 @@ func (c *Conn) skipFrame() error {
 
 // skipMessage throws away what is left of the message under way.
 func (c *Conn) skipMessage() error {
-	r := &c.read
+	r := c.read
 	for {
 		if err := c.skipFrame(); err != nil {
 			return err

@@ -63,7 +63,7 @@ func (c *Conn) fill() error {
 
 // fillHeld reads into a buffer that stays with the connection.
 func (c *Conn) fillHeld() (int, error) {
-	r := &c.read
+	r := c.read
 	if r.in == nil {
 		r.in = getBuffer(smallSize)
 	} else if len(r.in.b) < smallSize { // what a hijack left over
@@ -81,7 +81,7 @@ const _ = int16(batchSize) // what reader.got and seen count fits
 // comes back through the reader: the runtime calls a function, and one that
 // knows its connection is allocated, so the connection keeps it.
 func (c *Conn) fillRaw() (int, error) {
-	r := &c.read
+	r := c.read
 	if c.raw.try == nil {
 		c.raw.try = c.tryRead
 	}
@@ -110,7 +110,7 @@ func (c *Conn) gotNothing() error {
 // bytes move into a small one, so that a peer can't make us hold 16 KiB by
 // sending one.
 func (c *Conn) tryRead(fd uintptr) bool {
-	r := &c.read
+	r := c.read
 	if r.in == nil {
 		r.in = getBuffer(batchSize)
 	} else if len(r.in.b) < batchSize {

@@ -21,10 +21,10 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	if c.callbacks() != nil {
 		return 0, nil, c.eventsRead()
 	}
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	c.startRead()
-	r := &c.read
+	r := c.read
 	half := r.started && r.stream == nil // by ReadMessage when a deadline passed
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, c.readFailed(err)
@@ -62,9 +62,9 @@ func (m *messageReader) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	c := m.c
-	r := &c.read
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r := c.read
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	defer r.release()
 	if c.connState() == stateClosed { // what followed wasn't kept
 		return 0, c.endError()

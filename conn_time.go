@@ -82,6 +82,8 @@ type rareState struct {
 
 	finishing sync.Mutex // held while the end is made known to all who ask
 
+	lingerLeft int32 // bytes that are thrown away at most; the reader's
+
 	lifeEnd int64         // the sweeper's alone
 	dataEnd atomic.Uint32 // the writer's count when the last message had been written
 	rate    *rateMeter    // nil without MinRate

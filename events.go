@@ -54,7 +54,7 @@ func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 // callbacks returns the Events that a Server serves the connection by, and nil
 // where that is another Handler or the caller of Upgrade.
 func (c *Conn) callbacks() *Events {
-	if c.read.own {
+	if c.own {
 		return c.detail.own.callbacks
 	}
 	return c.reg.events
@@ -95,8 +95,8 @@ func (c *Conn) open(r *http.Request) bool {
 // loop reads messages and hands them over until the connection ends.
 func (c *Conn) loop() {
 	defer func() { c.closed(c.endError()) }()
-	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	c.deliver()
 }
 
@@ -124,7 +124,7 @@ func (c *Conn) closed(err error) {
 // messages is the loop that a message costs.
 func (c *Conn) messages() error {
 	onMessage := c.events().OnMessage
-	r := &c.read
+	r := c.read
 	for late := 0; ; {
 		// Most waits are here and not inside of borrowMessage: the stack of a
 		// goroutine that waits with fewer calls on it is half as large.
@@ -179,7 +179,7 @@ func (c *Conn) fillLate(err error, late *int) bool {
 	if c.sock != nil || !isTimeout(err) || c.connState() != stateOpen || *late > lateBytes {
 		return false
 	}
-	r := &c.read
+	r := c.read
 	n := 0
 	if c.raw != nil {
 		r.got = 0

@@ -396,7 +396,7 @@ func (s *Server) isClosed() bool {
 
 // handlerOf returns the Handler that serves c.
 func (s *Server) handlerOf(c *Conn) Handler {
-	if c.read.own {
+	if c.own {
 		return c.detail.own.handler
 	}
 	return s.Handler

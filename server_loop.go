@@ -197,7 +197,7 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 
 // borrow makes the worker's buffer the handshake's, with what had come in front.
 func (h *handshake) borrow(w *netloop.Worker) {
-	b := workerBuffer(w)
+	b := lenderOf(w).empty()
 	if h.in != nil {
 		b.w = copy(b.b, h.in.pending())
 		putBuffer(h.in)

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -15,7 +14,7 @@ import (
 )
 
 // slowWays are the ways to serve a client over a real socket; each returns the
-// client's end, with a small receive buffer.
+// client's end, with a small receive buffer but for TLS.
 func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *peer {
 	events := Events{OnOpen: func(c *Conn, _ *http.Request) { write(c) }}
 	function := HandlerFunc(func(c *Conn, _ *http.Request) {
@@ -31,9 +30,7 @@ func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *
 		"loop":     func() *peer { return small(serveTCP(t, &Server{Handler: events, Upgrader: u})()) },
 		"function": func() *peer { return small(serveTCP(t, &Server{Handler: function, Upgrader: u})()) },
 		"TLS": func() *peer {
-			nc := dialAddr(t, serveTLS(t, &Server{Handler: events, Upgrader: u}))
-			small(&peer{TB: t, nc: nc})
-			return newPeer(t, tls.Client(nc, clientTLS()))
+			return dialTLS(t, serveTLS(t, &Server{Handler: events, Upgrader: u}), clientTLS())
 		},
 	}
 }
