@@ -82,11 +82,12 @@ type Conn struct {
 	state atomic.Uint32 // a connState, written under mu
 	visit atomic.Uint32 // the registry's tick of the sweeper's next visit, or one of visiting, visitAgain
 
-	controls  uint32 // pings and pongs that came in the second from controlAt on
-	controlAt uint32 // in milliseconds, monotonic
-	large     bool   // the last message didn't fit a worker's buffer: the next one won't, either
-	lingering bool   // the close frame is out, and what comes is thrown away
-	own       bool   // detail.own serves; both are set before anybody else knows the connection
+	controls   uint32 // pings and pongs that came in the second from controlAt on
+	controlAt  uint32 // in milliseconds, monotonic
+	large      bool   // the last message didn't fit a worker's buffer: the next one won't, either
+	lingering  bool   // the close frame is out, and what comes is thrown away
+	own        bool   // detail.own serves; both are set before anybody else knows the connection
+	registered bool   // in the registry, whose mu guards it
 
 	reading sync.Mutex // held by the goroutine that reads
 	qmu     sync.Mutex // guards what queue points to; never held over a call that waits
@@ -144,8 +145,9 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	if s, ok := nc.(*netloop.Socket); ok {
 		c.sock = s
 	} else if rawCapable {
-		c.raw = newDescriptor(descriptorOf(nc))
-		c.write.direct = netloop.Direct && c.raw != nil
+		if c.raw = newDescriptor(descriptorOf(nc)); c.raw != nil && netloop.Direct {
+			c.write.set(direct)
+		}
 	}
 	if c.sock == nil {
 		c.read = new(reader)
@@ -193,6 +195,12 @@ func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.details()
+	if x.cancel == nil && c.connState() == stateClosed {
+		c.mu.Unlock()
+		c.rare().finishing.Lock() // the groups hear of it first
+		c.rare().finishing.Unlock()
+		c.mu.Lock()
+	}
 	if x.ctx == nil {
 		x.ctx = context.Background()
 	}

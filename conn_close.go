@@ -126,7 +126,7 @@ func (c *Conn) sendClose(wait bool) {
 		w.mu.Lock()
 	}
 	defer c.unlockWrite()
-	if w.stream == nil && !w.halfSent {
+	if w.stream == nil && !w.has(halfSent) {
 		c.drainQueue(writeQueued)
 	}
 	if w.err != nil {
@@ -320,7 +320,7 @@ func (w *writer) shut() {
 		putBuffer(w.out)
 		w.out = nil
 	}
-	w.full.Store(false)
+	w.clear(full)
 	w.giveUpStream()
 }
 

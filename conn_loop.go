@@ -60,7 +60,7 @@ type loopConn Conn
 // Ready serves the connection as far as that goes without waiting for the peer.
 func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	c := (*Conn)(l)
-	if c.write.full.Load() {
+	if c.write.has(full) {
 		c.drainOn()
 	}
 	c.reading.Lock()

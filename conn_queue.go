@@ -254,7 +254,7 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 	if !c.canTry() || len(ms) != 1 || c.queue.Load() != nil || !w.mu.TryLock() {
 		return c.enqueue(ms)
 	}
-	if w.err != nil || w.stream != nil || w.halfSent || w.out != nil || w.full.Load() || w.corked.Load() || c.queue.Load() != nil ||
+	if w.err != nil || w.stream != nil || w.has(halfSent) || w.out != nil || w.has(full) || w.has(corked) || c.queue.Load() != nil ||
 		c.connState() != stateOpen {
 		c.unlockNow()
 		return c.enqueue(ms)
@@ -301,7 +301,7 @@ func (c *Conn) leaveRest(rest []byte, inOut bool) {
 	} else {
 		c.queue.Load().rest = rest // it is being written, so there is one
 	}
-	w.full.Store(true)
+	w.set(full)
 	c.waitsFrom(writeQueued)
 	c.lookSoon()
 	c.unlockFull()
@@ -314,7 +314,7 @@ func (c *Conn) drainOn() {
 	if !w.mu.TryLock() {
 		return
 	}
-	if !w.full.Load() {
+	if !w.has(full) {
 		c.unlockNow()
 		return
 	}
@@ -336,12 +336,12 @@ func (c *Conn) drainNow() {
 		go c.drainSlow()
 		return
 	}
-	if w.stream != nil || w.halfSent { // between the frames of a message
+	if w.stream != nil || w.has(halfSent) { // between the frames of a message
 		c.unlockNow()
 		go c.drainSlow()
 		return
 	}
-	if w.full.Load() {
+	if w.has(full) {
 		c.unlockFull()
 		return
 	}
@@ -354,7 +354,7 @@ func (c *Conn) drainLocked() {
 	for w.err == nil {
 		c.holdPong()
 		p := c.nextPiece()
-		if p == nil && w.out != nil && !w.corked.Load() {
+		if p == nil && w.out != nil && !w.has(corked) {
 			p = w.out.pending() // the pong
 		}
 		if p == nil {
@@ -381,7 +381,7 @@ func (c *Conn) drainSlow() {
 // drainQueue writes the queue and waits for the peer. The caller holds write.mu.
 func (c *Conn) drainQueue(kind writeKind) {
 	for c.write.err == nil {
-		if c.write.full.Load() {
+		if c.write.has(full) {
 			c.writeRest()
 			continue
 		}

@@ -259,7 +259,7 @@ func (m *messageStream) abandoned() {
 		if w.stream == m {
 			w.giveUpStream()
 		}
-		half := w.halfSent
+		half := w.has(halfSent)
 		c.unlockWrite()
 		if half {
 			c.closeSoon(&EndError{By: SideServer, Err: errAbandoned, code: CloseInternalError})
@@ -278,7 +278,9 @@ func (w *writer) endStream(m *messageStream) {
 // giveUpStream wakes those that wait for a message that won't end.
 func (w *writer) giveUpStream() {
 	if w.stream != nil {
-		w.halfSent = w.stream.begun
+		if w.stream.begun {
+			w.set(halfSent)
+		}
 		w.endStream(w.stream)
 	}
 }

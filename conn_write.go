@@ -19,12 +19,26 @@ type writer struct {
 	since     atomic.Uint32 // when the write under way began, and its writeKind; 0 while none is
 	written   atomic.Uint32 // bytes that the system took; it comes around
 	writtenAt atomic.Uint32 // when it took the last of them
-	corked    atomic.Bool   // the Events loop holds more frames
-	watched   atomic.Bool   // the registry looks whether what is held back stays for long
-	full      atomic.Bool   // the loop goes on, with the queue's rest or out, when the socket has room
-	halfSent  bool          // a message was begun that will never end: no other may follow it
-	direct    bool          // writes go to the descriptor itself
+	flags     atomic.Uint32 // a set of writerFlags
 }
+
+// A writerFlag is something about a writer that others look at without mu.
+type writerFlag uint32
+
+const (
+	corked   writerFlag = 1 << iota // the Events loop holds more frames
+	watched                         // the registry looks whether what is held back stays for long
+	full                            // the loop goes on, with the queue's rest or out, when the socket has room
+	halfSent                        // a message was begun that will never end: no other may follow it
+	direct                          // writes go to the descriptor itself
+)
+
+func (w *writer) has(f writerFlag) bool { return w.flags.Load()&uint32(f) != 0 }
+
+// set reports whether f wasn't set.
+func (w *writer) set(f writerFlag) bool { return w.flags.Or(uint32(f))&uint32(f) == 0 }
+
+func (w *writer) clear(f writerFlag) { w.flags.And(^uint32(f)) }
 
 const copySize = 4 << 10 // a larger payload isn't copied behind its header
 
@@ -69,7 +83,7 @@ func (c *Conn) lockData() error {
 		c.unlockWrite()
 		c.waitFor(done)
 	}
-	if w.err == nil && w.halfSent {
+	if w.err == nil && w.has(halfSent) {
 		defer c.unlockWrite()
 		return errAbandoned
 	}
@@ -113,7 +127,7 @@ func (c *Conn) unlockWrite() {
 	w := &c.write
 	for {
 		c.writePong()
-		if w.full.Load() {
+		if w.has(full) {
 			c.unlockFull()
 			return
 		}
@@ -136,7 +150,7 @@ func (c *Conn) unlockFull() {
 // wait for this one's peer to take a pong.
 func (c *Conn) unlockNow() {
 	w := &c.write
-	if w.full.Load() {
+	if w.has(full) {
 		c.unlockFull()
 		return
 	}
@@ -152,7 +166,7 @@ func (c *Conn) unlockNow() {
 // writePong sends the pong that waits. Who holds mu is the only one to take it.
 func (c *Conn) writePong() {
 	w := &c.write
-	if w.pong.Load() == nil || w.full.Load() {
+	if w.pong.Load() == nil || w.has(full) {
 		return
 	}
 	f := w.pong.Swap(nil)
@@ -216,7 +230,7 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 		return c.flush(p, kind)
 	}
 	w.out.w = len(append(out, p...))
-	if w.corked.Load() {
+	if w.has(corked) {
 		c.watchHeld()
 		return nil
 	}
@@ -227,7 +241,7 @@ func (c *Conn) writeFrame(h header, p []byte) error {
 // the system has one for that.
 func (c *Conn) flush(p []byte, kind writeKind) error {
 	w := &c.write
-	if w.full.Load() {
+	if w.has(full) {
 		c.writeRest()
 	}
 	if w.err != nil || w.out == nil && p == nil {
@@ -251,7 +265,7 @@ func (c *Conn) writeRest() {
 // in w.out.
 func (c *Conn) takeRest() (p []byte, inOut bool) {
 	w := &c.write
-	w.full.Store(false)
+	w.clear(full)
 	if q := c.queue.Load(); q != nil && q.rest != nil {
 		p, q.rest = q.rest, nil
 		return p, false
@@ -286,7 +300,7 @@ func (c *Conn) writeFramed(frame []byte) error {
 	if c.trace != nil && w.err == nil {
 		c.trace.framedWritten(frame)
 	}
-	if len(frame) > copySize || !w.corked.Load() || w.err != nil {
+	if len(frame) > copySize || !w.has(corked) || w.err != nil {
 		return c.flush(frame, writeData)
 	}
 	if w.out != nil && len(w.out.b)-w.out.w < len(frame) {
@@ -314,7 +328,7 @@ func (c *Conn) writeFailed(err error) {
 		err = c.endError()
 	}
 	w.err = fmt.Errorf("websocket: write: %w", err)
-	w.full.Store(false)
+	w.clear(full)
 	w.giveUpStream()
 	c.rare().failed.Store(c.reg.now.Load())
 	if c.connState() != stateClosed && isTimeout(err) {
@@ -341,7 +355,7 @@ func (c *Conn) Flush() error {
 // watchHeld has the registry flush what is held back if it stays for long: a
 // callback of the batch is slow.
 func (c *Conn) watchHeld() {
-	if !c.write.watched.Load() && !c.write.watched.Swap(true) {
+	if !c.write.has(watched) && c.write.set(watched) {
 		c.reg.watchHeld(c)
 	}
 }
@@ -353,7 +367,7 @@ func (c *Conn) flushHeld() {
 		c.watchHeld() // who writes may hold it back, too
 		return
 	}
-	if w.err != nil || w.out == nil || w.full.Load() {
+	if w.err != nil || w.out == nil || w.has(full) {
 		c.unlockNow()
 		return
 	}
@@ -373,8 +387,8 @@ func (c *Conn) flushHeld() {
 
 // uncork ends a batch: what was held back leaves, and nothing is from here on.
 func (c *Conn) uncork() {
-	if c.write.corked.Load() {
-		c.write.corked.Store(false)
+	if c.write.has(corked) {
+		c.write.clear(corked)
 		c.Flush()
 	}
 }
@@ -408,7 +422,7 @@ var pongFrames = sync.Pool{New: func() any { return new(pongFrame) }}
 func (c *Conn) answerPing(p []byte) error {
 	w := &c.write
 	locked := w.mu.TryLock()
-	if locked && !w.full.Load() {
+	if locked && !w.has(full) {
 		c.sendPong(p)
 		c.unlockWrite()
 		return nil
@@ -432,7 +446,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 	if !w.mu.TryLock() {
 		return false
 	}
-	if w.err != nil || w.full.Load() || op == opClose && (w.stream != nil || c.hasQueued()) {
+	if w.err != nil || w.has(full) || op == opClose && (w.stream != nil || c.hasQueued()) {
 		c.unlockNow()
 		return false
 	}

@@ -153,13 +153,15 @@ func (c *Conn) messages() error {
 			continue
 		}
 		more := c.buffered()
-		corked := c.write.corked.Load()
-		if more != corked {
-			c.write.corked.Store(more)
+		before := c.write.has(corked)
+		if more && !before {
+			c.write.set(corked)
+		} else if before && !more {
+			c.write.clear(corked)
 		}
 		onMessage(c, t, p)
 		c.touchMessage() // however long it took
-		if corked && !more {
+		if before && !more {
 			c.Flush() // the last of the batch may have had no answer
 		}
 	}

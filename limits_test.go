@@ -69,8 +69,8 @@ func TestLogAcrossTheSecond(t *testing.T) {
 // What a connection costs while it is idle is its Conn; the allocator's next
 // size up is 480 bytes.
 func TestConnSize(t *testing.T) {
-	if got := unsafe.Sizeof(Conn{}); unsafe.Sizeof(uintptr(0)) == 8 && got > 384 {
-		t.Errorf("a Conn takes %d bytes, want at most 384", got)
+	if got := unsafe.Sizeof(Conn{}); unsafe.Sizeof(uintptr(0)) == 8 && got > 288 {
+		t.Errorf("a Conn takes %d bytes, want at most 288", got)
 	}
 }
 

@@ -31,8 +31,8 @@ type registry struct {
 	ticks  atomic.Uint32 // how often the wheel has turned; written under mu
 
 	mu      sync.Mutex
-	wheel   [wheelSlots]link // circular lists; a connection is in the slot of its next visit
-	due     link             // the connections whose time has come, while turning
+	wheel   [wheelSlots]*Conn // lists; a connection is in the slot of its next visit
+	due     *Conn             // the connections whose time has come, while turning
 	n       int
 	turning bool          // the one sweeper, or its predecessor, visits connections
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
@@ -54,8 +54,7 @@ const wheelSlots = 128
 
 // A link is a connection's place in a list.
 type link struct {
-	prev, next *link
-	c          *Conn // nil for a list's head
+	prev, next *Conn
 }
 
 // What Conn.visit is during a visit, and when somebody wants another one then.
@@ -64,25 +63,37 @@ const (
 	visitAgain = math.MaxUint32 - 1
 )
 
-func (l *link) empty() bool { return l.next == l || l.next == nil }
-
-func (l *link) insert(n *link) {
-	if l.next == nil {
-		l.prev, l.next = l, l
+// listOf returns the list that c is in. mu is held, and for the others below.
+func (g *registry) listOf(c *Conn) **Conn {
+	if v := c.visit.Load(); v < visitAgain {
+		return &g.wheel[v%wheelSlots]
 	}
-	n.prev, n.next = l.prev, l
-	l.prev.next, l.prev = n, n
+	return &g.due
 }
 
-func (l *link) remove() {
-	l.prev.next, l.next.prev = l.next, l.prev
-	l.prev, l.next = nil, nil
+func (g *registry) link(c *Conn) {
+	head := g.listOf(c)
+	if c.link = (link{nil, *head}); *head != nil {
+		(*head).link.prev = c
+	}
+	*head = c
 }
 
-// appendTo appends the connections of the list whose head l is.
-func (l *link) appendTo(cs []*Conn) []*Conn {
-	for n := l.next; n != nil && n != l; n = n.next {
-		cs = append(cs, n.c)
+func (g *registry) unlink(c *Conn) {
+	if c.link.prev != nil {
+		c.link.prev.link.next = c.link.next
+	} else {
+		*g.listOf(c) = c.link.next
+	}
+	if c.link.next != nil {
+		c.link.next.link.prev = c.link.prev
+	}
+	c.link = link{}
+}
+
+func appendList(cs []*Conn, head *Conn) []*Conn {
+	for c := head; c != nil; c = c.link.next {
+		cs = append(cs, c)
 	}
 	return cs
 }
@@ -145,7 +156,7 @@ func (g *registry) add(c *Conn) {
 	if c.callbacks() != nil {
 		k.handling.Store(handlerEvents)
 	}
-	c.link.c = c
+	c.registered = true
 	g.insert(c, 1)
 	if g.n++; g.n == 1 {
 		g.stop = make(chan struct{})
@@ -160,7 +171,7 @@ func stampOf(payload uint64) uint32 { return max(uint32(payload), 1) }
 func (g *registry) insert(c *Conn, ticks int64) {
 	at := g.ticks.Load() + uint32(min(max(ticks, 1), wheelSlots-1))
 	c.visit.Store(at)
-	g.wheel[at%wheelSlots].insert(&c.link)
+	g.link(c)
 }
 
 // lookSoon has the sweeper look at the connection as soon as it looks whether
@@ -173,27 +184,25 @@ func (c *Conn) lookSoon() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.link.c == nil {
+	if !c.registered {
 		return
 	}
 	if v := c.visit.Load(); v == visiting || v == visitAgain {
 		c.visit.Store(visitAgain)
 		return
 	}
-	c.link.remove()
+	g.unlink(c)
 	g.insert(c, soon)
 }
 
 func (g *registry) remove(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.link.c == nil {
+	if !c.registered {
 		return
 	}
-	c.link.c = nil
-	if c.link.next != nil {
-		c.link.remove()
-	}
+	c.registered = false
+	g.unlink(c)
 	if g.n--; g.n == 0 {
 		close(g.stop)
 		g.heldMu.Lock()
@@ -233,9 +242,9 @@ func (g *registry) conns() []*Conn {
 	defer g.mu.Unlock()
 	cs := make([]*Conn, 0, g.n)
 	for i := range g.wheel {
-		cs = g.wheel[i].appendTo(cs)
+		cs = appendList(cs, g.wheel[i])
 	}
-	return g.due.appendTo(cs)
+	return appendList(cs, g.due)
 }
 
 // watchHeld puts c among the connections that hold something back.
@@ -254,7 +263,7 @@ func (g *registry) flushHeld() {
 	g.held = nil
 	g.heldMu.Unlock()
 	for _, c := range held {
-		c.write.watched.Store(false)
+		c.write.clear(watched)
 		c.flushHeld()
 	}
 }
@@ -289,21 +298,20 @@ func (g *registry) turn(tick time.Duration) {
 		return
 	}
 	g.turning = true
-	for head := &g.wheel[g.ticks.Add(1)%wheelSlots]; !head.empty(); {
-		l := head.next
-		l.remove()
-		l.c.visit.Store(visiting)
-		g.due.insert(l)
+	slot := &g.wheel[g.ticks.Add(1)%wheelSlots]
+	for c := *slot; c != nil; c = c.link.next {
+		c.visit.Store(visiting)
 	}
-	for !g.due.empty() {
-		c := g.due.next.c
+	g.due, *slot = *slot, nil
+	for g.due != nil {
+		c := g.due
 		g.mu.Unlock()
 		next := c.sweep(g.now.Load())
 		g.mu.Lock()
-		if c.link.c == nil {
+		if !c.registered {
 			continue
 		}
-		c.link.remove()
+		g.unlink(c)
 		if c.visit.Load() == visitAgain {
 			next = 0
 		}
