@@ -143,10 +143,11 @@ func TestServeOfAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Socket{fd: int32(fd), loop: new(Loop), isUnix: true, unix: new(unixNames)}
+	s := &Socket{fd: int32(fd)}
+	s.setNames(new(Loop), "", "")
 	s.state.Store(stateRunning)
-	if err := s.Serve(nil); !errors.Is(err, syscall.EPERM) || s.loop.set != nil {
-		t.Errorf("Serve of a file: %v, want %v; the loop has %v", err, syscall.EPERM, s.loop.set)
+	if err := s.Serve(nil); !errors.Is(err, syscall.EPERM) || s.loop().set != nil {
+		t.Errorf("Serve of a file: %v, want %v; the loop has %v", err, syscall.EPERM, s.loop().set)
 	}
 	s.Start()
 	if _, err := s.Unsent(); !errors.Is(err, syscall.ENOTTY) {

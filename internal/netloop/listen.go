@@ -60,7 +60,7 @@ func (a *Listener) Serve(ready func() (more bool)) error {
 	if err := a.loop.Hold(); err != nil {
 		return err
 	}
-	s := &Socket{loop: a.loop, set: a.loop.set, handler: acceptor{ready}}
+	s := &Socket{set: a.loop.set, handler: acceptor{ready}}
 	err := a.raw.Control(func(fd uintptr) { s.fd = int32(fd) })
 	if err == nil {
 		s.set.table.put(s)
@@ -105,21 +105,22 @@ func (a *Listener) Accept() (*Socket, error) {
 	default:
 		return nil, os.NewSyscallError("accept4", err)
 	}
-	s := &Socket{fd: int32(fd), loop: a.loop}
+	s := &Socket{fd: int32(fd)}
 	s.state.Store(stateRunning) // until Start
 	if a.unix != nil {
-		s.isUnix, s.unix = true, &unixNames{a.unix.Name, unixName(sa)}
+		s.setNames(a.loop, a.unix.Name, unixName(sa))
 		return s, nil
 	}
 	// As package net has it: what is written leaves at once. Not every kernel
 	// gives a socket this option of its listener's.
 	syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
-	s.remote, s.local = addrPort(sa), a.local
-	if !s.local.IsValid() {
+	local := a.local
+	if !local.IsValid() {
 		if sa, err := syscall.Getsockname(fd); err == nil {
-			s.local = addrPort(sa)
+			local = addrPort(sa)
 		}
 	}
+	s.setAddrs(a.loop, local, addrPort(sa))
 	return s, nil
 }
 
@@ -128,18 +129,18 @@ func (a *Listener) Accept() (*Socket, error) {
 func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 	var raw syscall.RawConn
 	var err error
-	s := &Socket{loop: l}
+	s := new(Socket)
 	s.state.Store(stateRunning) // until Start
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		raw, err = nc.SyscallConn()
-		s.local, s.remote = unmapped(nc.LocalAddr()), unmapped(nc.RemoteAddr())
+		s.setAddrs(l, unmapped(nc.LocalAddr()), unmapped(nc.RemoteAddr()))
 	case *net.UnixConn:
 		if nc.LocalAddr().Network() != "unix" {
 			return nil, errUnsupported
 		}
 		raw, err = nc.SyscallConn()
-		s.isUnix, s.unix = true, &unixNames{nc.LocalAddr().String(), nc.RemoteAddr().String()}
+		s.setNames(l, nc.LocalAddr().String(), nc.RemoteAddr().String())
 	default:
 		return nil, errUnsupported
 	}
@@ -159,41 +160,4 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 	}
 	nc.Close() // which takes it out of Go's poller
 	return s, nil
-}
-
-func unmapped(a net.Addr) netip.AddrPort {
-	addr, ok := a.(*net.TCPAddr)
-	if !ok { // the socket has none any more
-		return netip.AddrPort{}
-	}
-	ap := addr.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
-func addrPort(sa syscall.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *syscall.SockaddrInet6:
-		ip := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 {
-			ip = ip.WithZone(zoneName(sa.ZoneId))
-		}
-		return netip.AddrPortFrom(ip, uint16(sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
-func zoneName(index uint32) string {
-	if ifi, err := net.InterfaceByIndex(int(index)); err == nil {
-		return ifi.Name
-	}
-	return ""
-}
-
-func unixName(sa syscall.Sockaddr) string {
-	if sa, ok := sa.(*syscall.SockaddrUnix); ok {
-		return sa.Name
-	}
-	return ""
 }

@@ -14,9 +14,10 @@ import (
 // A Loop serves sockets. The zero value is ready; what it needs of the system
 // exists while it is held: by Hold, or by a socket that is served.
 type Loop struct {
-	mu    sync.Mutex
-	holds int
-	set   *set // nil while holds is 0
+	mu     sync.Mutex
+	holds  int
+	set    *set                 // nil while holds is 0
+	shared map[sharedEnds]*ends // by sockets
 }
 
 // A Handler is told what happens to a Socket.
@@ -77,7 +78,7 @@ func (l *Loop) Release() {
 	defer l.mu.Unlock()
 	if l.holds--; l.holds == 0 {
 		l.set.close()
-		l.set = nil
+		l.set, l.shared = nil, nil
 	}
 }
 

@@ -66,7 +66,8 @@ func TestNoDescriptors(t *testing.T) {
 			if err := (&Listener{loop: &loop}).Serve(nil); !errors.Is(err, syscall.EMFILE) {
 				t.Errorf("Serve of a listener without a descriptor: %v, want %v", err, syscall.EMFILE)
 			}
-			s := &Socket{loop: &loop}
+			s := new(Socket)
+			s.setNames(&loop, "", "")
 			s.state.Store(stateRunning)
 			if err := s.Serve(nil); !errors.Is(err, syscall.EMFILE) {
 				t.Errorf("Serve of a socket without a descriptor: %v, want %v", err, syscall.EMFILE)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -29,8 +28,7 @@ type Socket struct {
 	generation uint32
 	state      atomic.Uint32 // a socketState and the events told since
 	uses       atomic.Int32  // calls that use fd, below 0 once it is closed
-	loop       *Loop
-	set        *set // nil until it is served
+	set        *set          // nil until it is served
 	handler    Handler
 	waits      atomic.Pointer[waits] // nil until somebody waits or sets a deadline
 	hangup     atomic.Pointer[func()]
@@ -40,13 +38,10 @@ type Socket struct {
 	hungUp  bool // the peer has closed its side, so that there is always something to read
 	done    bool // Ready isn't to be called any more
 
-	isUnix        bool
-	local, remote netip.AddrPort
-	unix          *unixNames
+	port uint16  // the peer's
+	ip4  [4]byte // the peer's, unless ends knows better
+	ends *ends
 }
-
-// unixNames are the addresses of a unix socket.
-type unixNames struct{ local, remote string }
 
 // The states of a socket that is served, in the lower bits of Socket.state. The
 // bits above are the events of epoll that came during stateAgain.
@@ -135,14 +130,15 @@ func (s *Socket) serve(h Handler) error {
 		return s.failure("serve", net.ErrClosed)
 	}
 	defer s.unuse()
-	if err := s.loop.Hold(); err != nil {
+	l := s.loop()
+	if err := l.Hold(); err != nil {
 		return err
 	}
-	s.handler, s.set = h, s.loop.set
+	s.handler, s.set = h, l.set
 	s.set.table.put(s)
 	if err := s.set.control(syscall.EPOLL_CTL_ADD, int(s.fd), eventsIn, s.generation); err != nil {
 		s.set.table.remove(s)
-		s.loop.Release()
+		l.Release()
 		return err
 	}
 	return nil
@@ -165,7 +161,7 @@ func (s *Socket) Done() { s.done = true }
 
 func (s *Socket) finish() {
 	s.state.Store(stateDone)
-	s.loop.Release()
+	s.loop().Release()
 }
 
 // Detach gives the socket away, inside of Ready, as a net.Conn of package net
@@ -391,7 +387,7 @@ func (w *waits) wakeAll(s *Socket, events uint32) {
 		return
 	}
 	w.write.wakeUp()
-	if w.armed && s.isUnix && s.use() { // one of these tells of room whenever its peer reads
+	if w.armed && s.isUnix() && s.use() { // one of these tells of room whenever its peer reads
 		w.armed = false
 		s.set.control(syscall.EPOLL_CTL_MOD, int(s.fd), eventsIn, s.generation)
 		s.unuse()

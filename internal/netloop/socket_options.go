@@ -6,39 +6,10 @@ import (
 	"errors"
 	"math"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
 )
-
-func (s *Socket) network() string {
-	if s.isUnix {
-		return "unix"
-	}
-	return "tcp"
-}
-
-// LocalAddr returns the address of this end, a *net.TCPAddr or *net.UnixAddr. It
-// is known after Close as well.
-func (s *Socket) LocalAddr() net.Addr {
-	if s.isUnix {
-		return &net.UnixAddr{Name: s.unix.local, Net: "unix"}
-	}
-	return net.TCPAddrFromAddrPort(s.local)
-}
-
-// RemoteAddr returns the address of the peer, as LocalAddr does.
-func (s *Socket) RemoteAddr() net.Addr {
-	if s.isUnix {
-		return &net.UnixAddr{Name: s.unix.remote, Net: "unix"}
-	}
-	return net.TCPAddrFromAddrPort(s.remote)
-}
-
-// RemoteAddrPort is RemoteAddr without an allocation; the zero value for a unix
-// socket.
-func (s *Socket) RemoteAddrPort() netip.AddrPort { return s.remote }
 
 // SetDeadline sets both deadlines.
 func (s *Socket) SetDeadline(t time.Time) error {
