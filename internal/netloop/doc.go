@@ -1,5 +1,5 @@
 // Package netloop serves TCP and unix sockets by an event loop, on Linux: a
-// socket that is quiet costs its descriptor and about 200 bytes, and no
+// socket that is quiet costs its descriptor and about 100 bytes, and no
 // goroutine. Its callbacks may block.
 //
 // It is for connections that are many, and whose handler can stop at any byte

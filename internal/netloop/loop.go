@@ -104,9 +104,10 @@ type set struct {
 	raw          syscall.RawConn
 	poll         func(fd uintptr) bool // kept, or each wait would allocate it
 
-	baton baton
-	table table
-	bigs  atomic.Int32 // workers with a big buffer
+	baton   baton
+	table   table
+	hangups hangups
+	bigs    atomic.Int32 // workers with a big buffer
 
 	// Guarded by the baton: only who holds it touches them.
 	events [256]syscall.EpollEvent
@@ -293,7 +294,7 @@ func (t *set) work() {
 // end is called when the worker's goroutine ends, by runtime.Goexit in a callback
 // as well: the call counts as one that came back.
 func (w *Worker) end() {
-	if s := w.current; s != nil && s.done {
+	if s := w.current; s != nil && s.isDone() {
 		s.finish()
 	} else if s != nil {
 		w.set.push(s)
@@ -365,7 +366,7 @@ func (w *Worker) serve(s *Socket, events uint32) {
 		more := s.handler.Ready(s, w)
 		w.current = nil
 		switch {
-		case s.done:
+		case s.isDone():
 			s.finish()
 			return
 		case more:

@@ -31,17 +31,20 @@ type Socket struct {
 	set        *set          // nil until it is served
 	handler    Handler
 	waits      atomic.Pointer[waits] // nil until somebody waits or sets a deadline
-	hangup     atomic.Pointer[func()]
-
-	// Of the goroutine that runs Ready.
-	drained bool // the last read took all that had come
-	hungUp  bool // the peer has closed its side, so that there is always something to read
-	done    bool // Ready isn't to be called any more
-
-	port uint16  // the peer's
-	ip4  [4]byte // the peer's, unless ends knows better
-	ends *ends
+	ends       *ends
+	ip4        [4]byte // the peer's, unless ends says that it is no IPv4 address
+	port       uint16  // the peer's
+	flags      flags   // of the goroutine that runs Ready
 }
+
+type flags uint8
+
+const (
+	flagDrained flags = 1 << iota // the last read took all that had come
+	flagHungUp                    // the peer has closed its side, so that there is always something to read
+	flagDone                      // Ready isn't to be called any more
+	flagWatched                   // the set has a function of OnHangup's
+)
 
 // The states of a socket that is served, in the lower bits of Socket.state. The
 // bits above are the events of epoll that came during stateAgain.
@@ -157,9 +160,12 @@ func (s *Socket) Become(h Handler) { s.handler = h }
 
 // Done says, inside of Ready, that it isn't to be called any more. It doesn't
 // close the socket, which then belongs to nobody.
-func (s *Socket) Done() { s.done = true }
+func (s *Socket) Done() { s.flags |= flagDone }
+
+func (s *Socket) isDone() bool { return s.flags&flagDone != 0 }
 
 func (s *Socket) finish() {
+	s.forgetHangup()
 	s.state.Store(stateDone)
 	s.loop().Release()
 }
@@ -201,8 +207,8 @@ func (s *Socket) claim(events uint32) bool {
 			return false
 		default:
 			if s.state.CompareAndSwap(old, old&^stateMask|stateAgain|events<<toldShift) {
-				if f := s.hangup.Load(); f != nil && events&eventsEnd != 0 {
-					(*f)()
+				if events&eventsEnd != 0 {
+					s.set.hangups.tell(s)
 				}
 				return false
 			}
@@ -212,35 +218,18 @@ func (s *Socket) claim(events uint32) bool {
 
 // begin prepares a call of Ready.
 func (s *Socket) begin(events uint32) {
-	s.drained = false
+	s.flags &^= flagDrained
 	if events&eventsEnd != 0 {
-		s.hungUp = true
+		s.flags |= flagHungUp
 	}
 }
-
-// OnHangup has f called when the peer closes its side, or has done so, while
-// Ready runs. f must not block, may be called more than once, and is forgotten
-// when OnHangup is called with nil.
-func (s *Socket) OnHangup(f func()) {
-	if f == nil {
-		s.hangup.Store(nil)
-		return
-	}
-	s.hangup.Store(&f)
-	if s.hungUp || s.state.Load()>>toldShift&eventsEnd != 0 {
-		f()
-	}
-}
-
-// HungUp reports, inside of Ready, whether the peer has closed its side.
-func (s *Socket) HungUp() bool { return s.hungUp }
 
 // TryRead reads what has come, without waiting; it is for Ready. A read that
 // didn't fill p has taken everything, so that the next one needs no system call
 // to say so. The errors are ErrWait, io.EOF, os.ErrDeadlineExceeded when nothing
 // is there and the deadline has passed, or the system's.
 func (s *Socket) TryRead(p []byte) (int, error) {
-	if s.drained {
+	if s.flags&flagDrained != 0 {
 		return 0, s.nothingYet()
 	}
 	if !s.use() {
@@ -250,14 +239,16 @@ func (s *Socket) TryRead(p []byte) (int, error) {
 	s.unuse()
 	switch {
 	case errno == syscall.EAGAIN:
-		s.drained = true
+		s.flags |= flagDrained
 		return 0, s.nothingYet()
 	case errno != 0:
 		return 0, s.failure("read", os.NewSyscallError("read", errno))
 	case n == 0 && len(p) > 0:
 		return 0, io.EOF
 	}
-	s.drained = n < len(p) && !s.hungUp
+	if n < len(p) && !s.HungUp() {
+		s.flags |= flagDrained
+	}
 	return n, nil
 }
 
