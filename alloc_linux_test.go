@@ -1,0 +1,104 @@
+//go:build !noloop && !race
+
+// The race detector makes pools forget at random, so this file is for runs
+// without it.
+
+package websocket
+
+import (
+	"math"
+	"net"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+// A rawClient opens connections to a server on the loop and allocates nothing, so
+// that what is counted is the server's.
+type rawClient struct {
+	addr    syscall.SockaddrInet4
+	request []byte
+	answer  [1 << 10]byte
+	open    []int
+	s       *Server
+}
+
+func newRawClient(t testing.TB, request []byte) *rawClient {
+	t.Helper()
+	s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+	ln := listen(t)
+	serve(t, s, ln)
+	c := &rawClient{request: request, open: make([]int, 0, 256), s: s}
+	addr := ln.Addr().(*net.TCPAddr)
+	c.addr.Port, c.addr.Addr = addr.Port, [4]byte(addr.IP.To4())
+	t.Cleanup(func() { c.closeAll(t) })
+	return c
+}
+
+// shakeHands opens one connection more.
+func (c *rawClient) shakeHands(t testing.TB) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.open = append(c.open, fd)
+	if err := syscall.Connect(fd, &c.addr); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Write(fd, c.request); err != nil {
+		t.Fatal(err)
+	}
+	const want = "HTTP/1.1 101"
+	if n, err := syscall.Read(fd, c.answer[:]); err != nil || n < len(want) || string(c.answer[:len(want)]) != want {
+		t.Fatalf("answer %q, %v", c.answer[:max(n, 0)], err)
+	}
+}
+
+// closeAll ends the connections and waits until the server has seen it.
+func (c *rawClient) closeAll(t testing.TB) {
+	for _, fd := range c.open {
+		syscall.Close(fd)
+	}
+	c.open = c.open[:0]
+	eventually(t, "the connections have ended", func() bool { return c.s.Stats().Open == 0 })
+}
+
+// What a handshake costs the server, the connection that is left behind included.
+func BenchmarkHandshake(b *testing.B) {
+	for name, request := range map[string][]byte{"plain": []byte(peerRequest), "browser": browserRequest} {
+		b.Run(name, func(b *testing.B) {
+			c := newRawClient(b, request)
+			b.ReportAllocs()
+			for b.Loop() {
+				if c.shakeHands(b); len(c.open) == cap(c.open) {
+					b.StopTimer()
+					c.closeAll(b)
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+// A handshake leaves little garbage, so that a crowd that comes at once doesn't
+// make the process large.
+func TestHandshakeAllocatesLittle(t *testing.T) {
+	c := newRawClient(t, []byte(peerRequest))
+	const maxBytes, maxMallocs = 3000, 26
+	bytes, mallocs := uint64(math.MaxUint64), uint64(math.MaxUint64)
+	for range 5 { // the least counts: the first fills pools, and a new worker has its buffer made
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range cap(c.open) {
+			c.shakeHands(t)
+		}
+		runtime.ReadMemStats(&after)
+		n := uint64(cap(c.open))
+		bytes, mallocs = min(bytes, (after.TotalAlloc-before.TotalAlloc)/n), min(mallocs, (after.Mallocs-before.Mallocs)/n)
+		c.closeAll(t)
+	}
+	t.Logf("a handshake allocates %d bytes in %d pieces", bytes, mallocs)
+	if bytes > maxBytes || mallocs > maxMallocs {
+		t.Errorf("a handshake allocates %d bytes in %d pieces; want at most %d in %d", bytes, mallocs, maxBytes, maxMallocs)
+	}
+}
