@@ -210,7 +210,7 @@ func (h *handshake) decide() (*Conn, error) {
 // bounded from here on, by a timer and not by a goroutine, and the request's
 // context ends with it. It reports false when the handshake was given up.
 func (h *handshake) ask() bool {
-	asked := h.u.OnUpgrade != nil || h.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
+	asked := h.asksApplication()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.phase != phaseReading {
@@ -231,6 +231,11 @@ func (h *handshake) ask() bool {
 		h.timer = time.AfterFunc(time.Until(h.deadline), h.timeUp)
 	}
 	return true
+}
+
+// asksApplication reports whether the application has a word in the answer.
+func (h *handshake) asksApplication() bool {
+	return h.u.OnUpgrade != nil || h.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
 }
 
 // errTookLong says that the application did.

@@ -188,8 +188,10 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 		}
 		if whole {
 			h.keep()
-			s.OnHangup(h.clientLeft)
-			defer s.OnHangup(nil)
+			if h.asksApplication() {
+				s.OnHangup(h.clientLeft)
+				defer s.OnHangup(nil)
+			}
 			return h.decide()
 		}
 	}
