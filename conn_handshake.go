@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,15 @@ func newHandshakeHTTP(u *Upgrader, reg *registry, s *Server, w http.ResponseWrit
 }
 
 // remoteOf is for logs and counts.
-func remoteOf(nc net.Conn) string { return textOf(nc.RemoteAddr()) }
+func remoteOf(nc net.Conn) string {
+	if s, ok := nc.(*netloop.Socket); ok { // whose net.Addr would be made for this alone
+		tcp, ok := net.Conn(s).(interface{ RemoteAddrPort() netip.AddrPort }) // where there is a loop
+		if ok && tcp.RemoteAddrPort().IsValid() {
+			return tcp.RemoteAddrPort().String()
+		}
+	}
+	return textOf(nc.RemoteAddr())
+}
 
 // textOf returns "" for no address, which an application's net.Conn may have.
 func textOf(addr net.Addr) string {

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -163,4 +165,42 @@ func TestCloseWhileTheAcceptorWaits(t *testing.T) {
 		}
 	}
 	eventuallyNoLoop(t)
+}
+
+// A request's address is what the socket's says, of every family.
+func TestRequestAddress(t *testing.T) {
+	for _, test := range []struct{ listen, network, dial string }{
+		{"127.0.0.1:0", "tcp4", "127.0.0.1"},
+		{"[::1]:0", "tcp6", "::1"},
+		{"[::]:0", "tcp4", "127.0.0.1"}, // in IPv6 form to the system
+		{filepath.Join(t.TempDir(), "socket"), "unix", ""},
+	} {
+		network := "tcp"
+		if test.dial == "" {
+			network = "unix"
+		}
+		ln, err := net.Listen(network, test.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses := make(chan [2]string, 1)
+		serve(t, &Server{Handler: Events{OnOpen: func(c *Conn, r *http.Request) {
+			addresses <- [2]string{r.RemoteAddr, c.RemoteAddr().String()}
+		}}}, ln)
+		to := ln.Addr().String()
+		if test.dial != "" {
+			to = net.JoinHostPort(test.dial, strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+		}
+		nc, err := net.Dial(test.network, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPeer(t, nc)
+		p.handshake()
+		if got, want := <-addresses, nc.LocalAddr().String(); got != [2]string{want, want} {
+			t.Errorf("%s over %s: the request's address is %q, the connection's %q; want %q", test.listen, test.network, got[0], got[1], want)
+		}
+		p.closeWith(CloseNormal, "")
+		nc.Close()
+	}
 }
