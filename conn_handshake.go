@@ -235,7 +235,7 @@ func (h *handshake) ask() bool {
 	if parent.Done() != nil { // net/http's ends when the client leaves, but also when the handler returns
 		h.detach = context.AfterFunc(parent, func() { cancel(context.Cause(parent)) })
 	}
-	h.r = h.r.WithContext(ctx)
+	h.setContext(ctx)
 	if !h.deadline.IsZero() {
 		h.timer = time.AfterFunc(time.Until(h.deadline), h.timeUp)
 	}
@@ -372,7 +372,17 @@ func (h *handshake) bind(c *Conn) {
 	if h.w != nil {
 		c.details().ctx = context.WithoutCancel(h.r.Context())
 	}
-	h.r = h.r.WithContext(connContext{c})
+	h.setContext(connContext{c})
+}
+
+// setContext gives the request its context. One that our parser has made is nobody
+// else's yet, and needs no copy.
+func (h *handshake) setContext(ctx context.Context) {
+	if h.w != nil {
+		h.r = h.r.WithContext(ctx)
+	} else {
+		*h.r = *h.r.WithContext(ctx)
+	}
 }
 
 // answer registers c and writes the 101.
