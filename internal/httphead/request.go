@@ -262,11 +262,30 @@ func checkField(line []byte) error {
 	return nil
 }
 
-// parsedRequest is what a request is made of, in one allocation.
+// parsedRequest is what a request is made of, but for its header's values.
 type parsedRequest struct {
 	http.Request
-	url    url.URL
-	values [16]string // of its headers, if they aren't more
+	url url.URL
+}
+
+// newRequest returns a request and room for the values of as many header lines, in
+// one allocation if they are no more than programs send, or than browsers do.
+func newRequest(lines int) (r *parsedRequest, values []string) {
+	switch {
+	case lines <= 8:
+		few := new(struct {
+			parsedRequest
+			values [8]string
+		})
+		return &few.parsedRequest, few.values[:]
+	case lines <= 16:
+		some := new(struct {
+			parsedRequest
+			values [16]string
+		})
+		return &some.parsedRequest, some.values[:]
+	}
+	return new(parsedRequest), make([]string, lines)
 }
 
 // request makes the *http.Request of a head whose lines were checked, with the
@@ -274,7 +293,7 @@ type parsedRequest struct {
 func (p *Parser) request(b []byte) (*http.Request, error) {
 	head := canonicalHead(b[p.start:], p.fields-p.start)
 	line, section := head[:p.fields-p.start], head[p.fields-p.start:]
-	r := new(parsedRequest)
+	r, values := newRequest(p.count)
 	r.Method = line[:p.target-p.start-1]
 	r.RequestURI = line[p.target-p.start : p.version-p.start-1]
 	r.Proto = line[p.version-p.start : len(line)-len("\r\n")]
@@ -283,11 +302,7 @@ func (p *Parser) request(b []byte) (*http.Request, error) {
 	if err := parseTarget(r.URL, r.RequestURI); err != nil {
 		return nil, err
 	}
-	r.Header = make(http.Header, p.count)
-	values := r.values[:]
-	if p.count > len(values) {
-		values = make([]string, p.count)
-	}
+	r.Header = make(http.Header, max(p.count-1, 0)) // Host isn't in it
 	if err := fillHeader(&r.Request, section, values); err != nil {
 		return nil, err
 	}
