@@ -45,8 +45,8 @@ type handshake struct {
 	trace    *connTrace
 	deadline time.Time // when all has to be over; zero for never
 
-	parser httphead.Parser
-	in     *buffer // what was read; [r, w) came behind the request
+	parser *httphead.Parser // of a request that came in part; nil for one at once
+	in     *buffer          // what was read; [r, w) came behind the request
 	r      *http.Request
 
 	slot atomic.Bool // one of MaxHandshakes is held
@@ -83,7 +83,6 @@ type handshake struct {
 func newHandshake(u *Upgrader, reg *registry, s *Server, nc net.Conn) *handshake {
 	h := &handshake{u: u, reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
 	h.proxied = s != nil && s.isProxy(h.remote)
-	h.parser.MaxHeader = u.MaxHeaderBytes
 	h.sock, _ = nc.(*netloop.Socket)
 	return h
 }
@@ -178,12 +177,9 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 			return false, err
 		}
 	}
-	r, head, err := h.parser.Parse(h.in.pending())
-	if err != nil {
+	r, head, err := h.parse(h.in.pending())
+	if err != nil || head == 0 {
 		return false, refusal(err)
-	}
-	if head == 0 {
-		return false, nil
 	}
 	h.in.r = head
 	h.trace.request(h.in.b[:head])
@@ -194,6 +190,21 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 	}
 	h.r = r
 	return true, nil
+}
+
+// parse is Parse of the parser, which is kept only for a request that isn't whole:
+// most come at once.
+func (h *handshake) parse(b []byte) (*http.Request, int, error) {
+	if h.parser != nil {
+		return h.parser.Parse(b)
+	}
+	p := httphead.Parser{MaxHeader: h.u.MaxHeaderBytes}
+	r, head, err := p.Parse(b)
+	if err == nil && head == 0 {
+		kept := p
+		h.parser = &kept
+	}
+	return r, head, err
 }
 
 // decide answers the request. A nil Conn without an error is a socket that was
