@@ -33,13 +33,11 @@ const (
 // is told of bytes; none of them waits for bytes of the peer's, and only decide
 // waits for the application. giveUp alone comes from outside, at any time.
 type handshake struct {
-	u   *Upgrader
 	reg *registry
 	s   *Server // nil for an Upgrader that is used without one
 
 	nc       net.Conn            // nil until net/http gives it up
-	proxied  bool                // a header of the PROXY protocol is to come
-	from     *net.TCPAddr        // the client's address by that header; nil for the socket's
+	from     *net.TCPAddr        // the client's address by a header of the PROXY protocol; nil for the socket's
 	w        http.ResponseWriter // of net/http; nil for a socket of ours
 	remote   string
 	trace    *connTrace
@@ -49,30 +47,32 @@ type handshake struct {
 	in     *buffer          // what was read; [r, w) came behind the request
 	r      *http.Request
 
-	slot atomic.Bool // one of MaxHandshakes is held
-
-	// What is counted, guarded by Server.mu.
-	place  bool        // in MaxConns
-	client *client     // in MaxConnsPerIP; nil for none
-	plain  *plainPlace // in MaxHTTPConns; nil for none
-	over   error       // why it got no place, should it turn out to be an upgrade
-	out    bool        // nothing more is to be counted
+	client *client     // in MaxConnsPerIP; nil for none; guarded by Server.mu
+	plain  *plainPlace // in MaxHTTPConns; nil for none; guarded by Server.mu
 
 	conn    *Conn // from its registration on
 	failure error // of guard
 
-	noKeepAlive bool // TCP's own keep-alive was left off
-
 	// Of a socket that the loop serves.
 	sock    *netloop.Socket // nil for another
 	expires atomic.Int64    // deadline, monotonic; 0 while there is none
-	ready   bool            // Ready runs
-	lent    bool            // in is the worker's
-	lingers bool            // the answer is out, and the loop closes behind it
 
-	mu     sync.Mutex // guards what follows; never held over a call that waits
-	phase  handshakePhase
-	err    error // why it was given up
+	// What is small stands together: a crowd of strangers has a handshake each.
+
+	slot atomic.Bool // one of MaxHandshakes is held
+
+	proxied     bool // that header is to come
+	noKeepAlive bool // TCP's own keep-alive was left off
+	ready       bool // the loop's Ready runs
+	lent        bool // in is the loop's worker's
+	lingers     bool // the answer is out, and the loop closes behind it
+
+	place bool // in MaxConns; guarded by Server.mu
+	out   bool // nothing more is to be counted; guarded by Server.mu
+
+	phase  handshakePhase // guarded by mu, as what follows
+	mu     sync.Mutex     // never held over a call that waits
+	err    error          // why it was given up
 	timer  *time.Timer
 	taken  chan struct{} // closed when giveUp has done with w
 	cancel context.CancelCauseFunc
@@ -80,16 +80,16 @@ type handshake struct {
 }
 
 // newHandshake begins a handshake on a socket.
-func newHandshake(u *Upgrader, reg *registry, s *Server, nc net.Conn) *handshake {
-	h := &handshake{u: u, reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
+func newHandshake(reg *registry, s *Server, nc net.Conn) *handshake {
+	h := &handshake{reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
 	h.proxied = s != nil && s.isProxy(h.remote)
 	h.sock, _ = nc.(*netloop.Socket)
 	return h
 }
 
 // newHandshakeHTTP begins one whose request net/http has read.
-func newHandshakeHTTP(u *Upgrader, reg *registry, s *Server, w http.ResponseWriter, r *http.Request) *handshake {
-	return &handshake{u: u, reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr}
+func newHandshakeHTTP(reg *registry, s *Server, w http.ResponseWriter, r *http.Request) *handshake {
+	return &handshake{reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr}
 }
 
 // remoteOf is for logs and counts.
@@ -113,16 +113,16 @@ func textOf(addr net.Addr) string {
 
 // start starts the clock, which stops with the 101.
 func (h *handshake) start() {
-	if t := h.u.handshakeTimeout(); t > 0 {
+	if t := h.reg.u.handshakeTimeout(); t > 0 {
 		h.deadline = time.Now().Add(t)
 	}
 	if h.sock != nil && !h.deadline.IsZero() { // see wakeLate
-		h.expires.Store(monotonic() + int64(h.u.handshakeTimeout()))
+		h.expires.Store(monotonic() + int64(h.reg.u.handshakeTimeout()))
 	} else if h.nc != nil {
 		h.nc.SetDeadline(h.deadline)
 	}
 	if h.nc != nil {
-		t := h.u.Trace.accepted(h.nc, h.reg)
+		t := h.reg.u.Trace.accepted(h.nc, h.reg)
 		h.mu.Lock()
 		h.trace = t
 		h.mu.Unlock()
@@ -198,7 +198,7 @@ func (h *handshake) parse(b []byte) (*http.Request, int, error) {
 	if h.parser != nil {
 		return h.parser.Parse(b)
 	}
-	p := httphead.Parser{MaxHeader: h.u.MaxHeaderBytes}
+	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes}
 	r, head, err := p.Parse(b)
 	if err == nil && head == 0 {
 		kept := p
@@ -255,7 +255,7 @@ func (h *handshake) ask() bool {
 
 // asksApplication reports whether the application has a word in the answer.
 func (h *handshake) asksApplication() bool {
-	return h.u.OnUpgrade != nil || h.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
+	return h.reg.u.OnUpgrade != nil || h.reg.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
 }
 
 // errTookLong says that the application did.
@@ -288,7 +288,7 @@ func (h *handshake) shorten(t time.Duration) {
 // negotiate holds the request against the server's limits and the policy.
 func (h *handshake) negotiate() (a answer, err error) {
 	if h.w != nil { // the parser holds it for a socket of ours
-		if err := httphead.CheckSize(h.r, h.u.MaxHeaderBytes); err != nil {
+		if err := httphead.CheckSize(h.r, h.reg.u.MaxHeaderBytes); err != nil {
 			return a, refusal(err)
 		}
 	}
@@ -297,7 +297,7 @@ func (h *handshake) negotiate() (a answer, err error) {
 			return a, err
 		}
 	}
-	a, err = h.u.negotiate(h.r)
+	a, err = h.reg.u.negotiate(h.r)
 	if h.s == nil {
 		a.handler = nil // the caller serves
 	}

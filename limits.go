@@ -77,7 +77,10 @@ type client struct {
 }
 
 // A plainPlace is one socket in the count of those that HTTP has.
-type plainPlace struct{ client *client }
+type plainPlace struct {
+	client *client
+	over   error // why there was none among the WebSockets, should it turn out to be one
+}
 
 // admit counts a handshake in, unless there are too many or the server goes
 // down. From here on Close finds it, also when it is to be refused. A socket
@@ -102,7 +105,7 @@ func (s *Server) admit(h *handshake) error {
 	}
 	err := s.takePlace(h, ip)
 	if err != nil && s.pages() != nil && h.w == nil && s.takePlainPlace(h, ip) == nil {
-		h.over, err = err, nil
+		h.plain.over, err = err, nil
 	}
 	return err
 }
@@ -134,7 +137,7 @@ func (s *Server) takePlainPlace(h *handshake, ip netip.Addr) error {
 		}
 		cl.plain++
 	}
-	h.plain = &plainPlace{cl}
+	h.plain = &plainPlace{client: cl}
 	s.plainActive++
 	return nil
 }
@@ -225,9 +228,9 @@ func (s *Server) identify(h *handshake) error {
 	switch {
 	case h.out: // given up meanwhile
 		return errGoingDown
-	case h.over != nil: // there may be room by now
+	case h.plain != nil && h.plain.over != nil: // there may be room by now
 		if err := s.takePlace(h, ip); err != nil {
-			return h.over
+			return h.plain.over
 		}
 		s.dropPlain(h.plain)
 		h.plain = nil
@@ -348,7 +351,7 @@ func (s *Server) serve(h *handshake) {
 
 // serveUpgrade is serve for a request that net/http has read.
 func (s *Server) serveUpgrade(w http.ResponseWriter, r *http.Request) {
-	h := newHandshakeHTTP(&s.Upgrader, &s.reg, s, w, r)
+	h := newHandshakeHTTP(&s.reg, s, w, r)
 	c, _ := h.guard(func() (*Conn, error) {
 		h.start()
 		err := s.admit(h)

@@ -296,7 +296,7 @@ func (s *Server) logAccept(err error, wait time.Duration) time.Duration {
 
 // accepted begins the handshake on a socket, when there is a slot for it.
 func (s *Server) accepted(nc net.Conn, noKeepAlive bool) {
-	h := newHandshake(&s.Upgrader, &s.reg, s, nc)
+	h := newHandshake(&s.reg, s, nc)
 	h.noKeepAlive = noKeepAlive
 	if err := s.admit(h); err != nil {
 		s.turnAway(h, err)

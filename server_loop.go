@@ -91,7 +91,7 @@ func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 	if s.Upgrader.pingInterval() <= 0 || s.Upgrader.pongTimeout() <= 0 {
 		nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) // nobody else finds the dead
 	}
-	h := newHandshake(&s.Upgrader, &s.reg, s, nc)
+	h := newHandshake(&s.reg, s, nc)
 	h.noKeepAlive = true
 	if err := s.admit(h); err != nil {
 		s.turnAway(h, err)

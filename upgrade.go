@@ -206,7 +206,7 @@ var zeroUpgrader Upgrader
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	reg := standalone(u)
 	defer reg.settle()
-	h := newHandshake(u, reg, nil, nc)
+	h := newHandshake(reg, nil, nc)
 	c, err := h.guard(func() (*Conn, error) {
 		h.start()
 		return h.read()
@@ -339,7 +339,7 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	reg := standalone(u)
 	defer reg.settle()
-	h := newHandshakeHTTP(u, reg, nil, w, r)
+	h := newHandshakeHTTP(reg, nil, w, r)
 	return h.guard(func() (*Conn, error) {
 		h.start()
 		return h.decide()
@@ -366,7 +366,7 @@ func (h *handshake) takeOver() error {
 		h.in.w += copy(h.in.b[h.in.w:], unread)
 	}
 	if h.trace == nil {
-		h.trace = h.u.Trace.accepted(nc, h.reg)
+		h.trace = h.reg.u.Trace.accepted(nc, h.reg)
 	}
 	h.trace.requestHTTP(h.r)
 	h.setConn(nc)

@@ -482,7 +482,7 @@ func TestEndlessHandshakes(t *testing.T) {
 			stored := int64(0)
 			test.u.OnUpgrade = func(*http.Request, *Accept) error { return errNoTicket }
 			go func() {
-				h := newHandshake(&test.u, &registry{u: &test.u}, nil, mc)
+				h := newHandshake(&registry{u: &test.u}, nil, mc)
 				h.start()
 				var err error
 				for whole := false; !whole && err == nil; {
