@@ -269,19 +269,20 @@ type parsedRequest struct {
 }
 
 // newRequest returns a request and room for the values of as many header lines, in
-// one allocation if they are no more than programs send, or than browsers do.
+// one allocation if they are no more than programs send, or than browsers do. The
+// allocator adds a word of its own: with room for one more it would take more.
 func newRequest(lines int) (r *parsedRequest, values []string) {
 	switch {
-	case lines <= 8:
+	case lines <= 7:
 		few := new(struct {
 			parsedRequest
-			values [8]string
+			values [7]string
 		})
 		return &few.parsedRequest, few.values[:]
-	case lines <= 16:
+	case lines <= 15:
 		some := new(struct {
 			parsedRequest
-			values [16]string
+			values [15]string
 		})
 		return &some.parsedRequest, some.values[:]
 	}
