@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	"github.com/rawws/websocket/internal/netloop"
 	"github.com/rawws/websocket/websockettest"
@@ -331,6 +333,67 @@ func TestRefusedRequestContext(t *testing.T) {
 			t.Errorf("the cause is %v; want the refusal", err)
 		}
 	})
+}
+
+// net/http's request is its own, and its middleware's: it stays as it was.
+func TestRequestOfNetHTTPIsLeftAlone(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		s := &Server{Handler: echoEvents()}
+		if asks {
+			s.Upgrader.OnUpgrade = func(*http.Request, *Accept) error { return nil }
+		}
+		t.Cleanup(func() { s.Close() })
+		same := make(chan bool, 1)
+		ln := websockettest.Serve(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx := r.Context()
+			s.ServeHTTP(w, r)
+			same <- r.Context() == ctx
+		})})
+		c := websockettest.Dial(t, ln, "/")
+		if !<-same {
+			t.Errorf("OnUpgrade %t: net/http's request has another context behind ServeHTTP", asks)
+		}
+		c.Close(1000)
+	}
+}
+
+// Who keeps the request or its context keeps nothing of the handshake.
+func TestRequestKeepsNoHandshake(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		requests := make(chan *http.Request, 1)
+		for name, handler := range eitherHandler(func(_ *Conn, r *http.Request, _ []byte) { requests <- r }) {
+			s := &Server{Handler: handler}
+			if asks {
+				s.Upgrader.OnUpgrade = func(*http.Request, *Accept) error { return nil }
+			}
+			ln := listen(t)
+			serve(t, s, ln)
+			nc, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var h weak.Pointer[handshake]
+			waitFor(t, "a handshake", func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for of := range s.handshakes {
+					h = weak.Make(of)
+				}
+				return h.Value() != nil
+			})
+			c := websockettest.NewClient(t, nc)
+			c.Handshake("/")
+			r := <-requests
+			waitFor(t, fmt.Sprintf("%s, OnUpgrade %t: the handshake's memory is free", name, asks), func() bool {
+				runtime.GC()
+				return h.Value() == nil
+			})
+			if r.Context().Err() != nil || r.Header.Get("Upgrade") != "websocket" {
+				t.Errorf("%s, OnUpgrade %t: the request is %+v, its context %v", name, asks, r, r.Context())
+			}
+			c.Close(1000)
+		}
+	}
 }
 
 // Upgrade has no Server whose handler could be another: its caller serves, and
