@@ -102,7 +102,9 @@ func (c *Conn) beginClose(e *EndError) bool {
 	c.end = e
 	c.rare().closing.Store(c.reg.now.Load())
 	c.state.Store(uint32(stateClosing))
-	c.trace.state(stateClosing)
+	if e.code != 0 { // else no closing handshake
+		c.trace.state(stateClosing)
+	}
 	c.nc.SetReadDeadline(time.Time{}) // the application's
 	if c.rare().held.Load() {
 		c.nc.SetWriteDeadline(time.Time{})
@@ -213,7 +215,7 @@ func (c *Conn) readFailed(err error) error {
 			e.By = SideServer
 		}
 		if err == io.EOF {
-			c.endWrite()
+			c.endWrite(e)
 		}
 		c.finish(e)
 	}
@@ -224,12 +226,14 @@ func (c *Conn) readFailed(err error) error {
 // endWrite lets the frame that is half out end whole, and what is held back leave,
 // for a peer that has closed its side only and reads on; one that is gone resets
 // the write, and one that takes nothing is cut by WriteTimeout. Nothing is sent
-// behind that.
-func (c *Conn) endWrite() {
-	c.dropQueue()
+// behind that, and nothing of the queue is left out between two that are: Send takes
+// no more before what it took is dropped.
+func (c *Conn) endWrite(e *EndError) {
+	c.beginClose(e)
 	w := &c.write
 	w.mu.Lock()
 	defer c.unlockWrite()
+	c.dropQueue()
 	c.flush(nil, writeQueued)
 	if w.err == nil {
 		w.err = errClosing

@@ -311,7 +311,7 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	switch {
 	case c.sock != nil:
 		err = c.writeLoop(p, q)
-	case w.has(direct):
+	case c.raw != nil && w.has(direct):
 		err = c.writeSocket(p, q)
 	default:
 		err = c.writePieces(p, q)

@@ -585,3 +585,42 @@ func TestQueuesNeedNoGoroutine(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A peer that closes its side and reads on gets what Send took up to some message,
+// and nothing behind one that it doesn't get.
+func TestHalfCloseLeavesNothingOut(t *testing.T) {
+	for kind, serve := range map[string]func(send func(*Conn)) Handler{
+		"events": func(send func(*Conn)) Handler {
+			return Events{OnOpen: func(c *Conn, _ *http.Request) { go send(c) }}
+		},
+		"function": func(send func(*Conn)) Handler {
+			return HandlerFunc(func(c *Conn, _ *http.Request) {
+				go send(c)
+				c.ReadMessage()
+			})
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			dial := serveTCP(t, &Server{Handler: serve(func(c *Conn) {
+				for i := 0; c.Send(text("%d", i)) == nil; i++ {
+				}
+			}), Upgrader: Upgrader{SlowPolicy: CloseSlow, SendQueue: 1 << 30}})
+			for range 50 {
+				p := dial()
+				p.handshake()
+				p.want(opText, "0")
+				p.nc.(*net.TCPConn).CloseWrite()
+				for i := 1; ; i++ {
+					_, got, err := p.frame()
+					if err != nil {
+						break
+					}
+					if got != fmt.Sprint(i) {
+						t.Fatalf("message %d is %q", i, got)
+					}
+				}
+				p.nc.Close()
+			}
+		})
+	}
+}
