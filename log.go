@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // A logKind is a sort of event that peers can cause as often as they like.
@@ -74,6 +77,22 @@ func cut(s string, n int) string {
 
 // processStart is what monotonic counts from.
 var processStart = time.Now()
+
+// remoteOf is for logs and counts.
+func remoteOf(nc net.Conn) string {
+	if s, ok := nc.(*netloop.Socket); ok && s.RemoteAddrPort().IsValid() { // a net.Addr would be made for this alone
+		return s.RemoteAddrPort().String()
+	}
+	return textOf(nc.RemoteAddr())
+}
+
+// textOf returns "" for no address, which an application's net.Conn may have.
+func textOf(addr net.Addr) string {
+	if addr == nil {
+		return ""
+	}
+	return addr.String()
+}
 
 // monotonic is a time in nanoseconds that a change of the clock can't move.
 func monotonic() int64 { return int64(time.Since(processStart)) }

@@ -265,6 +265,21 @@ func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t
 	return true
 }
 
+// hangUp answers err, if it is a refusal, and closes the socket: on the loop
+// without waiting, if the caller is inside of Ready.
+func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+	switch answered := answerRefusal(h.nc, r, err, extra, t); {
+	case !answered:
+		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
+	case inside:
+		beginLinger(h.sock)
+		h.lingers = true
+	default:
+		linger(h.nc)
+	}
+	t.closed(err)
+}
+
 // withDate returns h with the time, which an answer of 400 and more carries
 // (RFC 9110, section 6.6.1). net/http adds its own.
 func withDate(h http.Header) http.Header {

@@ -5,6 +5,7 @@ package netloop
 import (
 	"errors"
 	"net"
+	"net/netip"
 )
 
 // Supported reports whether sockets can be served here.
@@ -66,6 +67,7 @@ func (s *Socket) OnHangup(func())                              { panic(errUnsupp
 func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
 func (s *Socket) WaitWrite() error                             { panic(errUnsupported) }
 func (s *Socket) Unsent() (int, error)                         { panic(errUnsupported) }
+func (s *Socket) RemoteAddrPort() netip.AddrPort               { panic(errUnsupported) }
 func (s *Socket) LimitUnsent(int) error                        { panic(errUnsupported) }
 func (s *Socket) SetLinger(int) error                          { panic(errUnsupported) }
 func (s *Socket) Arrived() int                                 { panic(errUnsupported) }
