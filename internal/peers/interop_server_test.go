@@ -97,7 +97,7 @@ func startTarget(t *testing.T, v variant) *target {
 	srv.Upgrader.MaxMessageSize = 8 << 20
 	srv.Upgrader.Subprotocols = []string{"chat.v2", "chat.v1"}
 	if v.deflate {
-		srv.Upgrader.Compression = &websocket.Compression{Threshold: -1, ServerContext: true}
+		srv.Upgrader.Compression = &websocket.Compression{Threshold: -1, ServerContext: true, WindowBits: 15} // what a client asks for is the bound
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
