@@ -229,8 +229,18 @@ func (c *Conn) readFailed(err error) error {
 // behind that, and nothing of the queue is left out between two that are: Send takes
 // no more before what it took is dropped.
 func (c *Conn) endWrite(e *EndError) {
-	c.beginClose(e)
 	w := &c.write
+	if c.queue.Load() == nil && w.mu.TryLock() { // mostly there is nothing
+		idle := w.err == nil && w.out == nil && !w.has(full) && c.queue.Load() == nil
+		if idle {
+			w.err = errClosing
+		}
+		c.unlockNow()
+		if idle {
+			return
+		}
+	}
+	c.beginClose(e)
 	w.mu.Lock()
 	defer c.unlockWrite()
 	c.dropQueue()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -294,6 +295,10 @@ func (w *writer) waitsSince(now int64) (int64, writeKind) {
 // a ping or a newer message, so most of a slow peer's bytes are to wait with us.
 const notsentLimit = 128 << 10
 
+// noLimit is what holds while a larger frame leaves: nothing can pass the rest of one
+// that has begun, and it would cost a turn for each part.
+const noLimit = math.MaxInt32
+
 // waitsFrom notes that a write waits for the peer from now on: the sweeper sees
 // it, and whether it gets on.
 func (c *Conn) waitsFrom(kind writeKind) {
@@ -331,10 +336,11 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 // A socketWrite is one write to the descriptor itself, which counts each part
 // that the system takes. It is pooled, since the runtime wants a function.
 type socketWrite struct {
-	c    *Conn
-	p, q []byte
-	err  error
-	try  func(fd uintptr) bool
+	c     *Conn
+	p, q  []byte
+	err   error
+	large bool
+	try   func(fd uintptr) bool
 }
 
 var socketWrites = sync.Pool{New: func() any {
@@ -346,6 +352,7 @@ var socketWrites = sync.Pool{New: func() any {
 func (c *Conn) writeSocket(p, q []byte) error {
 	sw := socketWrites.Get().(*socketWrite)
 	sw.c, sw.p, sw.q, sw.err = c, p, q, nil
+	sw.large = len(p)+len(q) > notsentLimit
 	err := c.raw.Write(sw.try)
 	if err == nil {
 		err = sw.err
@@ -355,7 +362,18 @@ func (c *Conn) writeSocket(p, q []byte) error {
 	return err
 }
 
-func (sw *socketWrite) write(fd uintptr) bool {
+func (sw *socketWrite) write(fd uintptr) (done bool) {
+	if !sw.large {
+		return sw.writeParts(fd)
+	}
+	netloop.LimitUnsent(fd, noLimit)
+	if done = sw.writeParts(fd); done {
+		netloop.LimitUnsent(fd, notsentLimit)
+	}
+	return done
+}
+
+func (sw *socketWrite) writeParts(fd uintptr) (done bool) {
 	c := sw.c
 	for len(sw.p)+len(sw.q) > 0 {
 		n, err := netloop.Writev(fd, sw.p, sw.q)
@@ -379,6 +397,10 @@ func (sw *socketWrite) write(fd uintptr) bool {
 
 // writeLoop is writeSocket for a socket of the loop's.
 func (c *Conn) writeLoop(p, q []byte) error {
+	if len(p)+len(q) > notsentLimit {
+		c.sock.LimitUnsent(noLimit)
+		defer c.sock.LimitUnsent(notsentLimit)
+	}
 	for len(p)+len(q) > 0 {
 		n, err := c.sock.TryWrite(p, q)
 		switch {
