@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A Loop serves sockets. The zero value is ready; what it needs of the system
@@ -49,9 +50,13 @@ const (
 	// whose callbacks block get a small one.
 	bigBuffer, smallBuffer = 256 << 10, 16 << 10
 
-	// A worker gives way after so many events, well below the 10 ms after which
-	// the runtime would take the processor from it with an event in hand.
+	// A worker gives way after so many events, or so much time, which is looked at
+	// every few of them: well below the 10 ms after which the runtime would take the
+	// processor from it with an event in hand. A message of a megabyte takes a
+	// hundred times what a small one does.
 	turnsInARow = 128
+	timeInARow  = 2 * time.Millisecond
+	turnsALook  = 4
 
 	// So many goroutines wait for a callback that blocks, instead of ending.
 	maxSleepers = 64
@@ -273,6 +278,7 @@ func (t *set) work() {
 	w := &Worker{set: t}
 	defer w.end()
 	counted := true
+	began := time.Now()
 	for turns := 1; t.baton.take(counted); turns++ {
 		counted = false
 		s, events := t.next()
@@ -282,11 +288,11 @@ func (t *set) work() {
 		if s != nil {
 			w.serve(s, events)
 		}
-		if turns%turnsInARow == 0 {
+		if turns%turnsALook == 0 && (turns >= turnsInARow || time.Since(began) > timeInARow) {
 			// The runtime takes the processor from a goroutine after 10 ms, wherever it
 			// is, and finds it again late: so not with an event in hand.
 			t.baton.giveWay()
-			counted = true
+			counted, turns, began = true, 0, time.Now()
 		}
 	}
 }
