@@ -59,21 +59,21 @@ func TestKernelBufferGoesSlowly(t *testing.T) {
 		u     Upgrader
 		write func(c *Conn)
 	}{
-		"closed behind": {Upgrader{CloseTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+		"closed behind": {Upgrader{CloseTimeout: time.Second, PingInterval: -1}, func(c *Conn) {
 			go func() {
 				c.WriteMessage(BinaryMessage, make([]byte, size))
 				c.Close(CloseNormal, "")
 			}()
 		}},
-		"pinged behind": {Upgrader{PingInterval: 200 * time.Millisecond, PongTimeout: 400 * time.Millisecond}, func(c *Conn) {
+		"pinged behind": {Upgrader{PingInterval: 200 * time.Millisecond, PongTimeout: time.Second}, func(c *Conn) {
 			go func() {
 				c.WriteMessage(BinaryMessage, make([]byte, size))
 			}()
 		}},
-		"written": {Upgrader{WriteTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+		"written": {Upgrader{WriteTimeout: time.Second, PingInterval: -1}, func(c *Conn) {
 			go c.WriteMessage(BinaryMessage, make([]byte, size))
 		}},
-		"queued": {Upgrader{WriteTimeout: 400 * time.Millisecond, PingInterval: -1}, func(c *Conn) {
+		"queued": {Upgrader{WriteTimeout: time.Second, PingInterval: -1}, func(c *Conn) {
 			c.Send(NewPreparedMessage(BinaryMessage, make([]byte, size)))
 		}},
 	} {
@@ -82,7 +82,7 @@ func TestKernelBufferGoesSlowly(t *testing.T) {
 				t.Parallel()
 				p := dial()
 				p.handshake()
-				got, err := drain(p.nc, size-len(p.in), 3*time.Second)
+				got, err := drain(p.nc, size-len(p.in), 5*time.Second)
 				if err != nil {
 					t.Fatalf("after %d of %d bytes: %v", len(got)+len(p.in), size, err)
 				}
