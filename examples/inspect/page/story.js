@@ -19,7 +19,8 @@ export class Story {
     this.#below = below;
     below.addEventListener("click", () => {
       this.#anchor = null;
-      list.scrollTop = this.#hidden()[0].row.offsetTop - 8;
+      const [first] = this.#hidden(); // none, if it came into sight before the button knew
+      if (first) list.scrollTop = first.row.offsetTop - 8;
     });
     list.addEventListener("scroll", () => this.#look(), { passive: true });
     list.addEventListener("toggle", () => this.#look(), true);
