@@ -3,6 +3,7 @@ package websocket
 import (
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
@@ -128,6 +129,19 @@ func lenderOf(w *netloop.Worker) *lender {
 	return l
 }
 
+// begin takes what came behind the handshake.
+func (c *Conn) begin(in *buffer) {
+	if c.read == nil {
+		c.read = readers.Get().(*reader)
+	}
+	c.read.in = in
+	c.read.release()
+}
+
+// readers are for connections of the loop's that are inside of a frame or of a
+// message when a worker leaves them.
+var readers = sync.Pool{New: func() any { return new(reader) }}
+
 // empty returns the worker's buffer, empty.
 func (l *lender) empty() *buffer {
 	l.buffer.r, l.buffer.w = 0, 0
@@ -168,18 +182,17 @@ func (c *Conn) takeBack(l *lender) {
 			r.in.w = copy(r.in.b, p)
 		}
 	}
-	lent, idle := r == &l.reader, r.idle()
+	idle := r.idle()
 	switch {
+	case r == &l.reader:
+		if c.read = nil; !idle {
+			c.read = readers.Get().(*reader)
+			*c.read = *r
+		}
+		*r = reader{}
 	case idle:
 		c.read = nil
-	case lent:
-		c.read = readers.Get().(*reader)
-		*c.read = *r
-	}
-	if lent || idle {
 		*r = reader{}
-	}
-	if idle && !lent {
 		readers.Put(r)
 	}
 }
@@ -260,8 +273,7 @@ func (c *Conn) lingerAndFinish() {
 	c.startWait()
 	if c.sock != nil {
 		c.lingering, c.rare().lingerLeft = true, lingerBytes
-		c.sock.CloseWrite()
-		c.sock.SetReadDeadline(end)
+		beginLinger(c.sock, end)
 		return
 	}
 	c.nc.SetWriteDeadline(soon) // of TLS' alert

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/rawws/websocket/internal/utf8x"
@@ -37,19 +36,6 @@ type reader struct {
 	reads      uint8           // since Ready was called
 	utf8       utf8x.Validator // of a text message
 }
-
-// begin takes what came behind the handshake.
-func (c *Conn) begin(in *buffer) {
-	if c.read == nil {
-		c.read = readers.Get().(*reader)
-	}
-	c.read.in = in
-	c.read.release()
-}
-
-// readers are for connections of the loop's that are inside of a frame or of a
-// message when a worker leaves them.
-var readers = sync.Pool{New: func() any { return new(reader) }}
 
 // idle reports whether r knows nothing that the next bytes depend on.
 func (r *reader) idle() bool {

@@ -275,9 +275,9 @@ func (l *lingerer) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 }
 
 // beginLinger does what comes before.
-func beginLinger(s *netloop.Socket) {
+func beginLinger(s *netloop.Socket, end time.Time) {
 	s.CloseWrite()
-	s.SetReadDeadline(time.Now().Add(lingerTime))
+	s.SetReadDeadline(end)
 }
 
 // discardInput throws away what comes. An error says that it is over: the end of

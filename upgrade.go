@@ -272,7 +272,7 @@ func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.
 	case !answered:
 		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
 	case inside:
-		beginLinger(h.sock)
+		beginLinger(h.sock, time.Now().Add(lingerTime))
 		h.lingers = true
 	default:
 		linger(h.nc)
