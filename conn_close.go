@@ -267,8 +267,8 @@ func (c *Conn) cut(e *EndError) {
 
 // finish closes the socket, moves to stateClosed and makes the record final:
 // the one that an end under way had begun, or else e. When it returns, whoever
-// called it, the groups have forgotten the connection and its context is done:
-// OnClose comes behind that.
+// called it, the groups and the registry have forgotten the connection and its
+// context is done: OnClose comes behind that.
 func (c *Conn) finish(e *EndError) {
 	c.rare().finishing.Lock()
 	x, first := c.moveToClosed(e)
@@ -279,6 +279,7 @@ func (c *Conn) finish(e *EndError) {
 		if x.cancel != nil {
 			x.cancel(c.end)
 		}
+		c.reg.remove(c)
 	}
 	c.rare().finishing.Unlock()
 	if !first {
@@ -286,7 +287,6 @@ func (c *Conn) finish(e *EndError) {
 	}
 	cutConn(c.nc)
 	c.trace.closed(c.end)
-	c.reg.remove(c)
 	c.dropQueue()
 	c.write.mu.Lock() // soon: whoever holds it fails now
 	c.write.shut()
