@@ -54,19 +54,23 @@ func (l *Loop) share(key sharedEnds) *ends {
 	return e
 }
 
-// setAddrs gives a TCP socket its addresses.
-func (s *Socket) setAddrs(l *Loop, local, remote netip.AddrPort) {
-	s.ends, s.port = l.share(sharedEnds{local: local}), remote.Port()
+// setAddrs gives a TCP socket its addresses: e are the ends of those that share its
+// local one.
+func (s *Socket) setAddrs(e *ends, remote netip.AddrPort) {
+	s.ends, s.port = e, remote.Port()
 	if ip := remote.Addr(); ip.Is4() {
 		s.ip4 = ip.As4()
 	} else {
-		s.ends = &ends{s.ends.shared, ip}
+		s.ends = &ends{e.shared, ip}
 	}
 }
 
+// unnamed is what package syscall makes of the address of a unix socket without a name.
+const unnamed = "@"
+
 // setNames gives a unix socket its addresses.
 func (s *Socket) setNames(l *Loop, local, remote string) {
-	if remote == "" || remote == "@" { // what package syscall makes of none
+	if remote == "" || remote == unnamed {
 		s.ends = l.share(sharedEnds{isUnix: true, localName: local, peerName: remote})
 	} else {
 		s.ends = &ends{shared: &sharedEnds{loop: l, isUnix: true, localName: local, peerName: remote}}
@@ -120,18 +124,13 @@ func unmapped(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-func addrPort(sa syscall.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *syscall.SockaddrInet6:
-		ip := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 {
-			ip = ip.WithZone(zoneName(sa.ZoneId))
-		}
-		return netip.AddrPortFrom(ip, uint16(sa.Port))
+// unmappedIP returns an address as a socket of IPv6 tells it, an IPv4 one as what it is.
+func unmappedIP(addr [16]byte, zone uint32) netip.Addr {
+	ip := netip.AddrFrom16(addr).Unmap()
+	if zone != 0 {
+		ip = ip.WithZone(zoneName(zone))
 	}
-	return netip.AddrPort{}
+	return ip
 }
 
 func zoneName(index uint32) string {

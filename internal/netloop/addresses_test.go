@@ -60,7 +60,7 @@ func TestTCPAddrs(t *testing.T) {
 		{netip.AddrPort{}, netip.MustParseAddrPort("1.2.3.4:5")},
 	} {
 		s := new(Socket)
-		s.setAddrs(&loop, test.local, test.remote)
+		s.setAddrs(loop.share(sharedEnds{local: test.local}), test.remote)
 		name := fmt.Sprintf("setAddrs(%v, %v)", test.local, test.remote)
 		checkAddrs(t, name, s, net.TCPAddrFromAddrPort(test.local), net.TCPAddrFromAddrPort(test.remote))
 		if got := s.RemoteAddrPort(); got != test.remote {
@@ -177,7 +177,7 @@ func TestSharedAddrs(t *testing.T) {
 	var loop Loop
 	accept := func(local, remote string) *Socket {
 		s := new(Socket)
-		s.setAddrs(&loop, netip.MustParseAddrPort(local), netip.MustParseAddrPort(remote))
+		s.setAddrs(loop.share(sharedEnds{local: netip.MustParseAddrPort(local)}), netip.MustParseAddrPort(remote))
 		return s
 	}
 	four, six := accept("10.0.0.1:80", "1.2.3.4:5"), accept("[2001:db8::1]:80", "[2001:db8::2]:5")
@@ -199,7 +199,7 @@ func TestSharedAddrs(t *testing.T) {
 	}
 	again, ipv4 := new(Socket), netip.MustParseAddrPort("10.0.0.1:80")
 	if n := testing.AllocsPerRun(100, func() {
-		again.setAddrs(&loop, ipv4, ipv4)
+		again.setAddrs(loop.share(sharedEnds{local: ipv4}), ipv4)
 		again.setNames(&loop, "/run/s", "@")
 	}); n != 0 {
 		t.Errorf("the addresses of one more socket make %v allocations, want none", n)

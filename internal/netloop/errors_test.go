@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -180,25 +179,27 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-func TestAddrPort(t *testing.T) {
+func TestAddrs(t *testing.T) {
 	lo, err := net.InterfaceByName("lo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		sa   syscall.Sockaddr
+		addr [16]byte
+		zone uint32
 		want string
 	}{
-		{&syscall.SockaddrInet4{Port: 80, Addr: [4]byte{1, 2, 3, 4}}, "1.2.3.4:80"},
-		{&syscall.SockaddrInet6{Port: 80, Addr: [16]byte{15: 1}}, "[::1]:80"},
-		{&syscall.SockaddrInet6{Port: 80, Addr: [16]byte{10: 0xff, 11: 0xff, 12: 1, 15: 4}}, "1.0.0.4:80"},
-		{&syscall.SockaddrInet6{Port: 80, Addr: [16]byte{0xfe, 0x80, 15: 1}, ZoneId: uint32(lo.Index)}, "[fe80::1%lo]:80"},
-		{&syscall.SockaddrInet6{Port: 80, Addr: [16]byte{0xfe, 0x80, 15: 1}, ZoneId: 1 << 30}, "[fe80::1]:80"},
-		{&syscall.SockaddrUnix{Name: "s"}, netip.AddrPort{}.String()},
+		{[16]byte{15: 1}, 0, "::1"},
+		{[16]byte{10: 0xff, 11: 0xff, 12: 1, 15: 4}, 0, "1.0.0.4"},
+		{[16]byte{0xfe, 0x80, 15: 1}, uint32(lo.Index), "fe80::1%lo"},
+		{[16]byte{0xfe, 0x80, 15: 1}, 1 << 30, "fe80::1"},
 	} {
-		if got := addrPort(test.sa).String(); got != test.want {
-			t.Errorf("addrPort(%v) = %v, want %v", test.sa, got, test.want)
+		if got := unmappedIP(test.addr, test.zone).String(); got != test.want {
+			t.Errorf("unmappedIP(%v, %d) = %v, want %v", test.addr, test.zone, got, test.want)
 		}
+	}
+	if got := new(rawAddr).addrPort(); got.IsValid() {
+		t.Errorf("the address of no socket is %v", got)
 	}
 	if got := unixName(&syscall.SockaddrUnix{Name: "s"}) + unixName(&syscall.SockaddrInet4{}); got != "s" {
 		t.Errorf("the names of a unix and another address are %q, want s and nothing", got)

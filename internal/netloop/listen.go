@@ -20,16 +20,25 @@ type Listener struct {
 	local netip.AddrPort // invalid if each socket has to be asked
 	unix  *net.UnixAddr
 	s     *Socket // stands for the listener in the set
+
+	// Of one call of Accept after the other.
+	accept func(fd uintptr) // kept, or each call would allocate it
+	fd     int
+	errno  syscall.Errno
+	addr   rawAddr
+	last   *ends // those that the socket before shares
 }
 
 // Listen returns nil if ln isn't a *net.TCPListener or a *net.UnixListener of streams.
 func (l *Loop) Listen(ln net.Listener) *Listener {
 	a := &Listener{loop: l}
+	a.accept = func(fd uintptr) { a.fd, a.errno = accept4(int(fd), &a.addr) }
 	var err error
 	switch ln := ln.(type) {
 	case *net.TCPListener:
 		a.raw, err = ln.SyscallConn()
-		if addr := unmapped(ln.Addr()); addr.IsValid() && !addr.Addr().IsUnspecified() {
+		addr := unmapped(ln.Addr()) // of a link-local one it may not know the zone
+		if ip := addr.Addr(); ip.IsValid() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast() {
 			a.local = addr
 		}
 	case *net.UnixListener:
@@ -88,39 +97,41 @@ func (a *Listener) Stop() {
 }
 
 // Accept returns the next client's socket, ErrWait if none waits, or what the
-// system says. The socket isn't served yet.
+// system says. The socket isn't served yet. One goroutine at a time calls it.
 func (a *Listener) Accept() (*Socket, error) {
-	var fd int
-	var sa syscall.Sockaddr
-	var err error
-	if closed := a.raw.Control(func(lfd uintptr) {
-		fd, sa, err = syscall.Accept4(int(lfd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
-	}); closed != nil {
-		return nil, closed
+	if err := a.raw.Control(a.accept); err != nil {
+		return nil, err
 	}
-	switch err {
-	case nil:
+	switch a.errno {
+	case 0:
 	case syscall.EAGAIN:
 		return nil, ErrWait
 	default:
-		return nil, os.NewSyscallError("accept4", err)
+		return nil, os.NewSyscallError("accept4", a.errno)
 	}
-	s := &Socket{fd: int32(fd)}
+	s := &Socket{fd: int32(a.fd)}
 	s.state.Store(stateRunning) // until Start
 	if a.unix != nil {
-		s.setNames(a.loop, a.unix.Name, unixName(sa))
+		name := unnamed
+		if a.addr.named() {
+			sa, _ := syscall.Getpeername(a.fd)
+			name = unixName(sa)
+		}
+		s.setNames(a.loop, a.unix.Name, name)
 		return s, nil
 	}
 	// As package net has it: what is written leaves at once. Not every kernel
 	// gives a socket this option of its listener's.
-	syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
-	local := a.local
+	setsockopt(a.fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	remote, local := a.addr.addrPort(), a.local
 	if !local.IsValid() {
-		if sa, err := syscall.Getsockname(fd); err == nil {
-			local = addrPort(sa)
-		}
+		getsockname(a.fd, &a.addr)
+		local = a.addr.addrPort()
 	}
-	s.setAddrs(a.loop, local, addrPort(sa))
+	if a.last == nil || a.last.shared.local != local {
+		a.last = a.loop.share(sharedEnds{local: local})
+	}
+	s.setAddrs(a.last, remote)
 	return s, nil
 }
 
@@ -134,7 +145,7 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		raw, err = nc.SyscallConn()
-		s.setAddrs(l, unmapped(nc.LocalAddr()), unmapped(nc.RemoteAddr()))
+		s.setAddrs(l.share(sharedEnds{local: unmapped(nc.LocalAddr())}), unmapped(nc.RemoteAddr()))
 	case *net.UnixConn:
 		if nc.LocalAddr().Network() != "unix" {
 			return nil, errUnsupported

@@ -175,7 +175,7 @@ func (t *set) control(op, fd int, events uint32, generation uint32) error {
 	if t.closed {
 		return net.ErrClosed
 	}
-	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(t.epfd, op, fd, &ev))
+	return os.NewSyscallError("epoll_ctl", epollCtl(t.epfd, op, fd, &ev))
 }
 
 // A baton says who polls: one goroutine at a time. Who gives it up sees to it

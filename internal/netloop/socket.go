@@ -94,8 +94,17 @@ func (s *Socket) unuse() {
 		if s.set != nil {
 			s.set.table.remove(s) // before the number can have another owner
 		}
-		syscall.Close(int(s.fd))
+		s.closeFD()
 	}
+}
+
+// closeFD closes the descriptor. That doesn't wait, unless SO_LINGER says so.
+func (s *Socket) closeFD() {
+	if w := s.waits.Load(); w != nil && w.lingers.Load() {
+		syscall.Close(int(s.fd))
+		return
+	}
+	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(s.fd), 0, 0)
 }
 
 // Close closes the socket. Calls that wait return with net.ErrClosed. Ready
@@ -321,6 +330,7 @@ type waits struct {
 	closed      bool
 	armed       bool // EPOLLOUT is asked for
 	read, write direction
+	lingers     atomic.Bool // closing the descriptor may wait
 }
 
 type direction struct {

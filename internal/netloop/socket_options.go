@@ -162,6 +162,9 @@ func seconds(d time.Duration) int {
 // the socket is closed, and resets it.
 func (s *Socket) SetLinger(sec int) error {
 	l := syscall.Linger{Onoff: int32(number(sec >= 0)), Linger: int32(max(sec, 0))}
+	if sec > 0 {
+		s.waiting().lingers.Store(true)
+	}
 	return s.control("setsockopt", func(fd int) error {
 		return syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &l)
 	})
@@ -204,6 +207,7 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) {
 	if s.isClosed() {
 		return nil, s.failure("raw", net.ErrClosed)
 	}
+	s.waiting().lingers.Store(true) // as far as is known here
 	return rawConn{s}, nil
 }
 
