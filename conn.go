@@ -152,7 +152,6 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	if c.sock == nil {
 		c.read = new(reader)
 	}
-	c.limitUnsent()
 	return c
 }
 

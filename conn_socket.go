@@ -192,6 +192,7 @@ func (c *Conn) canTry() bool { return c.raw != nil || c.sock != nil }
 
 // tryWrite writes as much of p as the socket takes at once.
 func (c *Conn) tryWrite(p []byte) (int, error) {
+	c.limitUnsent(len(p))
 	if c.sock != nil {
 		n, err := c.sock.TryWrite(p, nil)
 		if err == netloop.ErrWait {
@@ -255,9 +256,14 @@ func (c *Conn) unsent() (n int, known bool) {
 }
 
 // limitUnsent makes the system take no more than notsentLimit bytes beyond what
-// is on its way, so that the rest waits with us. Where it can't be set, more
-// waits in the system.
-func (c *Conn) limitUnsent() {
+// is on its way, so that the rest waits with us, before it may have taken as many: n
+// are about to be written. Where that can't be set, more waits in the system.
+func (c *Conn) limitUnsent(n int) {
+	w := &c.write
+	if w.has(limited) || int64(w.written.Load())+int64(n) <= notsentLimit {
+		return
+	}
+	w.set(limited)
 	if c.sock != nil {
 		c.sock.LimitUnsent(notsentLimit)
 	} else if raw := socketOf(c.nc); raw != nil && netloop.Direct {
@@ -310,6 +316,7 @@ func (c *Conn) waitsFrom(kind writeKind) {
 func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	w := &c.write
 	c.waitsFrom(kind)
+	c.limitUnsent(len(p) + len(q))
 	if kind == writeData && c.writeDeadline() != nil {
 		c.holdToDeadline()
 	}
@@ -539,6 +546,9 @@ var errLate = fmt.Errorf("websocket: write: the deadline had passed before it be
 // isTimeout reports whether err is a deadline that passed. The system's
 // ETIMEDOUT, which calls itself a timeout too, is a peer that is gone.
 func isTimeout(err error) bool {
+	if err == errPeerClosed || err == io.EOF { // how nearly all connections end
+		return false
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return false

@@ -31,6 +31,7 @@ const (
 	full                            // the loop goes on, with the queue's rest or out, when the socket has room
 	halfSent                        // a message was begun that will never end: no other may follow it
 	direct                          // writes go to the descriptor itself
+	limited                         // the system knows notsentLimit
 )
 
 func (w *writer) has(f writerFlag) bool { return w.flags.Load()&uint32(f) != 0 }

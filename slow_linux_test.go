@@ -29,6 +29,11 @@ func TestSocketOptions(t *testing.T) {
 				if raw == nil {
 					return // in memory
 				}
+				for sent := 0; sent <= notsentLimit; sent += batchSize { // less can't wait there
+					if err := c.WriteMessage(BinaryMessage, make([]byte, batchSize)); err != nil {
+						t.Fatal(err)
+					}
+				}
 				raw.Control(func(fd uintptr) {
 					low, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat)
 					if low != notsentLimit || err != nil {
