@@ -72,9 +72,10 @@ var handshakeCosts = []struct {
 	request        []byte
 	bytes, mallocs uint64
 }{
-	{"program", Upgrader{}, []byte(peerRequest), 2200, 17},
-	{"browser", Upgrader{}, browserRequest, 3150, 19},
-	{"OnUpgrade", Upgrader{OnUpgrade: func(*http.Request, *Accept) error { return nil }}, []byte(peerRequest), 2750, 30},
+	{"program", Upgrader{}, []byte(peerRequest), 860, 5},
+	{"browser", Upgrader{}, browserRequest, 1320, 5},
+	{"OnRefuse", Upgrader{OnRefuse: func(*http.Request, int, error) {}}, []byte(peerRequest), 1940, 8}, // may keep the request
+	{"OnUpgrade", Upgrader{OnUpgrade: func(*http.Request, *Accept) error { return nil }}, []byte(peerRequest), 2480, 19},
 }
 
 func BenchmarkHandshake(b *testing.B) {

@@ -134,8 +134,9 @@ func (c *Conn) sendClose(wait bool) {
 	if w.err != nil {
 		return
 	}
-	code := c.end.code
-	p := appendClosePayload(make([]byte, 0, maxControlPayloadLen), code, c.end.reason)
+	b := getBuffer(maxControlPayloadLen)
+	defer putBuffer(b)
+	p := appendClosePayload(b.b[:0], c.end.code, c.end.reason)
 	err := c.writeFrame(header{fin: true, opcode: opClose, length: uint64(len(p))}, p)
 	if err == nil {
 		err = c.flush(nil, writeControl) // when corked
@@ -199,28 +200,36 @@ func (c *Conn) readFailed(err error) error {
 		return fmt.Errorf("websocket: read: %w", err)
 	}
 	c.trace.frameCut(streamEnd(err))
-	var broken *ProtocolError
 	switch {
-	case errors.As(err, &broken):
-		e := &EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason}
-		c.beginClose(e)
-		c.dropQueue()
-		c.sendClose(false)
-		c.lingerAndFinish()
-	case err == errPeerClosed && (c.raw == nil && c.sock == nil || c.read.pending()):
+	case err != errPeerClosed:
+		c.readBroken(err)
+	case c.raw == nil && c.sock == nil || c.read.pending():
 		c.lingerAndFinish() // TLS has an alert to send, and unread bytes would make a reset
 	default:
-		e := &EndError{By: SidePeer, Err: streamEnd(err)}
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
-			e.By = SideServer
-		}
-		if err == io.EOF {
-			c.endWrite(e)
-		}
-		c.finish(e)
+		c.finish(nil)
 	}
 	c.read.drop()
 	return c.endError()
+}
+
+// readBroken is readFailed without a closing handshake of the peer's.
+func (c *Conn) readBroken(err error) {
+	var broken *ProtocolError
+	if errors.As(err, &broken) {
+		c.beginClose(&EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason})
+		c.dropQueue()
+		c.sendClose(false)
+		c.lingerAndFinish()
+		return
+	}
+	e := &EndError{By: SidePeer, Err: streamEnd(err)}
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) { // NetConn was closed under us
+		e.By = SideServer
+	}
+	if err == io.EOF {
+		c.endWrite(e)
+	}
+	c.finish(e)
 }
 
 // endWrite lets the frame that is half out end whole, and what is held back leave,

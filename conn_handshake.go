@@ -116,7 +116,7 @@ func (h *handshake) read() (*Conn, error) {
 	}
 	for {
 		n, err := h.nc.Read(h.room())
-		whole, err := h.received(n, err)
+		whole, err := h.received(n, err, nil)
 		if err != nil {
 			return nil, h.end(err, nil)
 		}
@@ -143,8 +143,8 @@ func (h *handshake) room() []byte {
 }
 
 // received takes n bytes more in room, or err, and reports whether the request
-// is whole: then decide is next.
-func (h *handshake) received(n int, err error) (whole bool, _ error) {
+// is whole: then decide is next. m is for the request, if it isn't nil.
+func (h *handshake) received(n int, err error, m *httphead.Memory) (whole bool, _ error) {
 	h.in.w += n
 	if n == 0 && err != nil {
 		if isTimeout(err) && h.s != nil && h.s.stopping.Load() {
@@ -157,7 +157,7 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 			return false, err
 		}
 	}
-	r, head, err := h.parse(h.in.pending())
+	r, head, err := h.parse(h.in.pending(), m)
 	if err != nil || head == 0 {
 		return false, refusal(err)
 	}
@@ -174,11 +174,12 @@ func (h *handshake) received(n int, err error) (whole bool, _ error) {
 
 // parse is Parse of the parser, which is kept only for a request that isn't whole:
 // most come at once.
-func (h *handshake) parse(b []byte) (*http.Request, int, error) {
+func (h *handshake) parse(b []byte, m *httphead.Memory) (*http.Request, int, error) {
 	if h.parser != nil {
+		h.parser.Memory = m
 		return h.parser.Parse(b)
 	}
-	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes}
+	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes, Memory: m}
 	r, head, err := p.Parse(b)
 	if err == nil && head == 0 {
 		kept := p
@@ -236,6 +237,12 @@ func (h *handshake) ask() bool {
 // asksApplication reports whether the application has a word in the answer.
 func (h *handshake) asksApplication() bool {
 	return h.reg.u.OnUpgrade != nil || h.reg.u.CheckOrigin != nil || h.s != nil && h.s.ClientIP != nil
+}
+
+// showsRequest reports whether the application may see the request, and keep it.
+func (h *handshake) showsRequest() bool {
+	e := h.reg.events
+	return h.asksApplication() || e == nil || e.OnOpen != nil || h.reg.u.OnRefuse != nil || h.s.pages() != nil
 }
 
 // errTookLong says that the application did.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rawws/websocket/internal/httphead"
 	"github.com/rawws/websocket/internal/netloop"
 )
 
@@ -116,8 +117,9 @@ func (unserved) Ready(s *netloop.Socket, _ *netloop.Worker) (more bool) {
 // A lender is what a worker lends to the connection that it serves: with thousands
 // of them, what it reads with is in the processor's cache and the connection isn't.
 type lender struct {
-	buffer buffer
-	reader reader // zero between two loans
+	buffer  buffer
+	reader  reader          // zero between two loans
+	request httphead.Memory // of a handshake
 }
 
 func lenderOf(w *netloop.Worker) *lender {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/rawws/websocket/internal/httphead"
 	"github.com/rawws/websocket/internal/netloop"
 )
 
@@ -139,6 +140,9 @@ func (h *handshake) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	h.ready = true
 	defer func() {
 		h.ready = false
+		if !h.showsRequest() {
+			h.r = nil // its memory is the worker's
+		}
 		if !served { // also when a callback has called runtime.Goexit
 			h.leaveLoop(s)
 		}
@@ -172,6 +176,10 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 		return nil, h.lost()
 	}
 	h.borrow(w)
+	var memory *httphead.Memory
+	if !h.showsRequest() {
+		memory = &lenderOf(w).request
+	}
 	for {
 		n, err := s.TryRead(h.room())
 		if err == netloop.ErrWait {
@@ -181,7 +189,7 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 			}
 			return nil, err
 		}
-		whole, err := h.received(n, err)
+		whole, err := h.received(n, err, memory)
 		if err != nil {
 			h.keep()
 			return nil, h.end(err, nil)

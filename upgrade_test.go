@@ -488,7 +488,7 @@ func TestEndlessHandshakes(t *testing.T) {
 				for whole := false; !whole && err == nil; {
 					var n int
 					n, err = h.nc.Read(h.room())
-					whole, err = h.received(n, err)
+					whole, err = h.received(n, err, nil)
 				}
 				stored = mc.read.Load()
 				done <- h.end(err, nil)

@@ -47,6 +47,9 @@ type Parser struct {
 	// its CRLF, bytes of the header section with the empty line, header lines.
 	MaxLine, MaxHeader, MaxHeaders int
 
+	// Memory, when set, holds the request: it is for one that nobody keeps.
+	Memory *Memory
+
 	state   parseState // only moves forward
 	pos     int        // bytes before it were examined
 	start   int        // of the request line
@@ -273,20 +276,45 @@ type parsedRequest struct {
 // allocator adds a word of its own: with room for one more it would take more.
 func newRequest(lines int) (r *parsedRequest, values []string) {
 	switch {
-	case lines <= 7:
+	case lines <= fewLines:
 		few := new(struct {
 			parsedRequest
-			values [7]string
+			values [fewLines]string
 		})
 		return &few.parsedRequest, few.values[:]
-	case lines <= 15:
+	case lines <= someLines:
 		some := new(struct {
 			parsedRequest
-			values [15]string
+			values [someLines]string
 		})
 		return &some.parsedRequest, some.values[:]
 	}
 	return new(parsedRequest), make([]string, lines)
+}
+
+const fewLines, someLines = 7, 15
+
+// Memory is for one request after the other: the next one overwrites it.
+type Memory struct {
+	request parsedRequest
+	values  [someLines]string
+	header  http.Header
+}
+
+// newRequest is newRequest in m, if there is room, with an empty header.
+func (m *Memory) newRequest(lines int) (r *parsedRequest, values []string) {
+	if m == nil || lines > someLines {
+		r, values = newRequest(lines)
+		r.Header = make(http.Header, max(lines-1, 0)) // Host isn't in it
+		return r, values
+	}
+	if m.header == nil {
+		m.header = make(http.Header, fewLines)
+	}
+	clear(m.header)
+	m.request = parsedRequest{}
+	m.request.Header = m.header
+	return &m.request, m.values[:]
 }
 
 // request makes the *http.Request of a head whose lines were checked, with the
@@ -294,7 +322,7 @@ func newRequest(lines int) (r *parsedRequest, values []string) {
 func (p *Parser) request(b []byte) (*http.Request, error) {
 	head := canonicalHead(b[p.start:], p.fields-p.start)
 	line, section := head[:p.fields-p.start], head[p.fields-p.start:]
-	r, values := newRequest(p.count)
+	r, values := p.Memory.newRequest(p.count)
 	r.Method = line[:p.target-p.start-1]
 	r.RequestURI = line[p.target-p.start : p.version-p.start-1]
 	r.Proto = line[p.version-p.start : len(line)-len("\r\n")]
@@ -303,7 +331,6 @@ func (p *Parser) request(b []byte) (*http.Request, error) {
 	if err := parseTarget(r.URL, r.RequestURI); err != nil {
 		return nil, err
 	}
-	r.Header = make(http.Header, max(p.count-1, 0)) // Host isn't in it
 	if err := fillHeader(&r.Request, section, values); err != nil {
 		return nil, err
 	}

@@ -166,11 +166,17 @@ func FuzzRequest(f *testing.F) {
 	for _, c := range loadRequests(f) {
 		f.Add(c.sent, uint64(len(c.sent)), uint16(c.limits[0]), uint16(c.limits[1]), uint8(c.limits[2]))
 	}
+	var used Memory
 	f.Fuzz(func(t *testing.T, sent []byte, cuts uint64, MaxLine, MaxHeader uint16, MaxHeaders uint8) {
 		c := requestCase{name: "fuzz", sent: sent, limits: [3]int{int(MaxLine), int(MaxHeader), int(MaxHeaders)}}
 		p := c.parser()
 		r, n, err := p.Parse(sent)
 		checkProgress(t, p, r, n, err)
+		p = c.parser()
+		p.Memory = &used
+		if gotR, gotN, gotErr := p.Parse(sent); gotN != n || !reflect.DeepEqual(gotR, r) || !reflect.DeepEqual(gotErr, err) {
+			t.Fatalf("Parse(%q) = %v, %d, %v in the memory of the request before; want %v, %d, %v", sent, gotR, gotN, gotErr, r, n, err)
+		}
 		if gotR, gotN, gotErr := c.parse(cutEnds(len(sent), cuts)...); gotN != n || !reflect.DeepEqual(gotR, r) || !reflect.DeepEqual(gotErr, err) {
 			t.Fatalf("Parse(%q) cut by %#x = %v, %d, %v; whole %v, %d, %v", sent, cuts, gotR, gotN, gotErr, r, n, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -137,8 +138,14 @@ func (c *requestCase) parse(ends ...int) (r *http.Request, n int, err error) {
 }
 
 func TestRequests(t *testing.T) {
+	var used Memory
 	for _, c := range loadRequests(t) {
 		r, n, err := c.parse(len(c.sent))
+		p := c.parser()
+		p.Memory = &used
+		if gotR, gotN, gotErr := p.Parse(c.sent); gotN != n || !reflect.DeepEqual(gotR, r) || !reflect.DeepEqual(gotErr, err) {
+			t.Errorf("%s: Parse(%q) = %v, %d, %v in the memory of the request before; want %v, %d, %v", c.name, c.sent, gotR, gotN, gotErr, r, n, err)
+		}
 		switch {
 		case c.status == http.StatusSwitchingProtocols && (err != nil || n != len(c.sent)-c.rest):
 			t.Errorf("%s: Parse(%q) = %d, %v; want %d", c.name, c.sent, n, err, len(c.sent)-c.rest)
