@@ -1,9 +1,13 @@
 package websocket
 
 import (
+	"crypto/tls"
+	"errors"
+	"io"
 	"net/http"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // In every way in, what a peer is slow to take waits with us and not in the
@@ -45,6 +49,32 @@ func TestSocketOptions(t *testing.T) {
 					}
 				})
 			})
+		})
+	}
+}
+
+// What a peer that was cut didn't take is forgotten: the system would try for minutes
+// to send it, and keep it.
+func TestCutForgets(t *testing.T) {
+	var cut chan error
+	u := Upgrader{WriteTimeout: 200 * time.Millisecond, PingInterval: -1}
+	for way, dial := range slowWays(t, u, func(c *Conn) {
+		go func(cut chan<- error) { cut <- c.WriteMessage(BinaryMessage, make([]byte, 32<<20)) }(cut)
+	}) {
+		t.Run(way, func(t *testing.T) {
+			cut = make(chan error, 1)
+			p := dial()
+			p.handshake()
+			if err := <-cut; err == nil {
+				t.Fatal("the peer took 32 MiB")
+			}
+			nc := p.nc
+			if tc, ok := nc.(*tls.Conn); ok {
+				nc = tc.NetConn()
+			}
+			if n, err := io.Copy(io.Discard, nc); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("after %d bytes more the stream ends with %v, want a reset", n, err)
+			}
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -382,7 +383,11 @@ func (c *Conn) perform(do duty, now int64, t *times) {
 
 // discard makes the system forget what the peer doesn't take.
 func (c *Conn) discard() {
-	switch nc := c.nc.(type) {
+	nc := c.nc
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	switch nc := nc.(type) {
 	case *netloop.Socket:
 		nc.SetLinger(0)
 	case *net.TCPConn:
