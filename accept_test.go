@@ -47,6 +47,13 @@ func overServers(t *testing.T, server func() *Server, f func(t *testing.T, dial 
 		serve(t, s, ln)
 		return over(ln)
 	})
+	way("multipath TCP", func(t *testing.T, s *Server) dialFunc {
+		ln := listen(t)
+		serve(t, s, ln)
+		return func(t *testing.T) *websockettest.Client {
+			return websockettest.NewClient(t, dialMultipath(t, ln.Addr().String()))
+		}
+	})
 	way("memory", func(t *testing.T, s *Server) dialFunc {
 		ln := websockettest.Serve(t, s)
 		return func(t *testing.T) *websockettest.Client {
