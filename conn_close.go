@@ -327,10 +327,22 @@ func (c *Conn) moveToClosed(e *EndError) (x details, first bool) {
 // could wait for that, so what lies under it comes first; but it is closed too,
 // since a connection around it may count on that.
 func cutConn(nc net.Conn) {
-	if inner, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		inner.NetConn().Close()
+	if outer, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		innermost(outer.NetConn()).Close()
 	}
 	nc.Close()
+}
+
+// innermost returns what lies under the connections that tell, as tls.Conn does.
+func innermost(nc net.Conn) net.Conn {
+	for range 8 { // or forever, if one tells of itself
+		outer, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = outer.NetConn()
+	}
+	return nc
 }
 
 // shut makes every write to come fail, and wakes those that wait for another

@@ -1,13 +1,11 @@
 package websocket
 
 import (
-	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -383,14 +381,7 @@ func (c *Conn) perform(do duty, now int64, t *times) {
 
 // discard makes the system forget what the peer doesn't take.
 func (c *Conn) discard() {
-	nc := c.nc
-	if tc, ok := nc.(*tls.Conn); ok {
-		nc = tc.NetConn()
-	}
-	switch nc := nc.(type) {
-	case *netloop.Socket:
-		nc.SetLinger(0)
-	case *net.TCPConn:
+	if nc, ok := innermost(c.nc).(interface{ SetLinger(sec int) error }); ok {
 		nc.SetLinger(0)
 	}
 }
