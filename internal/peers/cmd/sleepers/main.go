@@ -33,6 +33,7 @@ type options struct {
 	most      int
 	serverCPU int
 	clientCPU int
+	spin      bool
 	md        string
 }
 
@@ -47,6 +48,7 @@ func main() {
 	flag.IntVar(&o.most, "most", 150_000, "messages of a round at most")
 	flag.IntVar(&o.serverCPU, "server-cpu", 0, "CPU of the server")
 	flag.IntVar(&o.clientCPU, "client-cpu", 1, "CPU of the client")
+	flag.BoolVar(&o.spin, "spin", false, "the client polls without sleeping, so that what is lost is the server's")
 	flag.StringVar(&o.md, "md", "", "write the table as Markdown to this file")
 	flag.Parse()
 	err := o.parse(*servers, *sleeps, *conns)
@@ -113,7 +115,7 @@ type sample struct {
 func run(o *options) error {
 	t := &report.Table{
 		Title: fmt.Sprintf("Callbacks that sleep, 125 B (%d interleaved rounds, medians)", o.rounds),
-		Columns: []string{"connections, sleep", "server", "messages/s", "of what the sleep allows", "CPU/message",
+		Columns: []string{"connections, sleep", "server", "messages/s", "of what the sleep allows", "of only sleeping", "CPU/message",
 			"p50", "p99", "p99.9", "worst"},
 	}
 	for _, conns := range o.conns {
@@ -123,6 +125,7 @@ func run(o *options) error {
 			}
 		}
 	}
+	t.Notes = append(t.Notes, "Only sleeping: as many goroutines that do nothing else, in a process of their own, in the same rounds. The system and the runtime wake late.")
 	var modules []string
 	for _, s := range o.servers {
 		modules = append(modules, s.Module)
@@ -145,7 +148,15 @@ func run(o *options) error {
 // begins with another one.
 func (o *options) row(t *report.Table, c cell) error {
 	samples := make([][]sample, len(o.servers))
+	var ceilings []float64
 	for round := range o.rounds {
+		if c.sleep > 0 {
+			rate, err := o.ceiling(c)
+			if err != nil {
+				return err
+			}
+			ceilings = append(ceilings, rate)
+		}
 		for i := range o.servers {
 			i = (i + round) % len(o.servers)
 			s, err := o.measure(o.servers[i], c)
@@ -164,11 +175,12 @@ func (o *options) row(t *report.Table, c cell) error {
 			return report.Median(v)
 		}
 		rate := median(func(m sample) float64 { return float64(m.Messages) / m.Elapsed.Seconds() })
-		share := "-"
+		share, ofCeiling := "-", "-"
 		if c.sleep > 0 {
 			share = fmt.Sprintf("%.0f%%", 100*rate/c.limit())
+			ofCeiling = fmt.Sprintf("%.0f%%", 100*rate/report.Median(ceilings))
 		}
-		row := []string{fmt.Sprintf("%s, %s", report.Count(int64(c.conns)), c.sleep), s.Name, report.Count(int64(rate)), share,
+		row := []string{fmt.Sprintf("%s, %s", report.Count(int64(c.conns)), c.sleep), s.Name, report.Count(int64(rate)), share, ofCeiling,
 			report.Duration(time.Duration(median(func(m sample) float64 { return float64(m.cpu) })))}
 		for _, q := range []float64{0.5, 0.99, 0.999} {
 			row = append(row, report.Duration(time.Duration(median(func(m sample) float64 { return float64(m.Latency.Quantile(q)) }))))
@@ -190,7 +202,7 @@ func (o *options) measure(s echo.Server, c cell) (m sample, err error) {
 		return m, err
 	}
 	defer srv.Stop()
-	l := &load.Load{Addr: srv.Addr, Conns: c.conns, Sources: 4, Payloads: [][]byte{[]byte(strings.Repeat("sleeper.", 16)[:125])}}
+	l := &load.Load{Addr: srv.Addr, Conns: c.conns, Sources: 4, Spin: o.spin, Payloads: [][]byte{[]byte(strings.Repeat("sleeper.", 16)[:125])}}
 	defer l.Close()
 	if err := l.Open(); err != nil {
 		return m, err
