@@ -23,6 +23,9 @@ type echoServer struct {
 	ln      net.Listener
 	a       *Listener
 	nap     time.Duration // of each call of Ready
+	block   chan struct{} // what each call waits for; nil for nothing
+	blocked atomic.Int32  // calls that have waited
+	room    atomic.Int64  // of the last worker's buffer
 	open    atomic.Int32
 	churned chan *Socket // gets every socket if there is room
 
@@ -60,6 +63,11 @@ func (h *echo) Ready(s *Socket, w *Worker) bool {
 	if h.e.nap > 0 {
 		time.Sleep(h.e.nap)
 	}
+	if h.e.block != nil {
+		h.e.blocked.Add(1)
+		<-h.e.block
+	}
+	h.e.room.Store(int64(len(w.Buf)))
 	for {
 		if len(h.rest) > 0 {
 			n, err := s.TryWrite(h.rest, nil)
@@ -101,6 +109,12 @@ var networks = []string{"tcp", "unix"}
 
 func serveEcho(t testing.TB, network string, nap time.Duration) *echoServer {
 	t.Helper()
+	return (&echoServer{TB: t, nap: nap}).serve(network)
+}
+
+func (e *echoServer) serve(network string) *echoServer {
+	t := e.TB
+	t.Helper()
 	addr := "127.0.0.1:0"
 	if network == "unix" {
 		addr = filepath.Join(t.TempDir(), "s")
@@ -109,7 +123,7 @@ func serveEcho(t testing.TB, network string, nap time.Duration) *echoServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &echoServer{TB: t, ln: ln, nap: nap, ends: make(chan error, 1), churned: make(chan *Socket, 64)}
+	e.ln, e.ends, e.churned = ln, make(chan error, 1), make(chan *Socket, 64)
 	if e.a = e.loop.Listen(ln); e.a == nil {
 		t.Fatalf("Listen doesn't know a %T", ln)
 	}
@@ -227,6 +241,36 @@ func TestBlockingCallbacks(t *testing.T) {
 	})
 	if took := time.Since(began); took > conns*rounds*nap/4 {
 		t.Errorf("%d callbacks of %v took %v: they waited for each other", conns*rounds, nap, took)
+	}
+}
+
+// Many callbacks that block leave no worker behind that goes on with the small buffer
+// of one in a crowd.
+func TestBuffersBehindACrowd(t *testing.T) {
+	e := (&echoServer{TB: t, block: make(chan struct{})}).serve("tcp")
+	var all []net.Conn
+	for range 100 {
+		nc := e.dial()
+		nc.Write([]byte("x"))
+		all = append(all, nc)
+	}
+	eventually(t, "all callbacks block", func() bool { return e.blocked.Load() == 100 })
+	close(e.block)
+	for _, nc := range all {
+		if _, err := io.ReadFull(nc, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const rounds = 10 * turnsInARow
+	for streak, i := 0, 0; streak < rounds; i++ {
+		if i == 10*rounds {
+			t.Fatalf("after %d echoes there is a worker with a buffer of %d bytes", i, e.room.Load())
+		}
+		e.loop.Trim()
+		roundTrip(t, all[0], 10)
+		if streak++; e.room.Load() != bigBuffer {
+			streak = 0
+		}
 	}
 }
 

@@ -113,6 +113,7 @@ type set struct {
 	table   table
 	hangups hangups
 	bigs    atomic.Int32 // workers with a big buffer
+	workers sync.Pool    // of goroutines that have ended, with a small one: callbacks that block need many
 
 	// Guarded by the baton: only who holds it touches them.
 	events [256]syscall.EpollEvent
@@ -275,7 +276,10 @@ func (t *set) spawn() { go t.work() }
 // baton on. Where the callbacks are quick, one goroutine for each processor does
 // everything without a switch: who was to follow finds the baton taken again.
 func (t *set) work() {
-	w := &Worker{set: t}
+	w, ok := t.workers.Get().(*Worker)
+	if !ok {
+		w = &Worker{set: t}
+	}
 	defer w.end()
 	counted := true
 	began := time.Now()
@@ -293,6 +297,9 @@ func (t *set) work() {
 			// is, and finds it again late: so not with an event in hand.
 			t.baton.giveWay()
 			counted, turns, began = true, 0, time.Now()
+			if !w.big && t.bigs.Load() < mostBig() {
+				w.Buf, w.Local = nil, nil // it was one of a crowd
+			}
 		}
 	}
 }
@@ -307,6 +314,8 @@ func (w *Worker) end() {
 	}
 	if w.big {
 		w.set.bigs.Add(-1)
+	} else if w.current == nil {
+		w.set.workers.Put(w)
 	}
 }
 
@@ -385,9 +394,12 @@ func (w *Worker) serve(s *Socket, events uint32) {
 	}
 }
 
+// mostBig is how many workers have a big buffer.
+func mostBig() int32 { return int32(2 * runtime.GOMAXPROCS(0)) }
+
 func (w *Worker) makeBuffer() {
 	size := smallBuffer
-	if w.big = int(w.set.bigs.Add(1)) <= 2*runtime.GOMAXPROCS(0); w.big {
+	if w.big = w.set.bigs.Add(1) <= mostBig(); w.big {
 		size = bigBuffer
 	} else {
 		w.set.bigs.Add(-1)
