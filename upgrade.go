@@ -64,8 +64,9 @@ type Upgrader struct {
 	//
 	// It has what is left of HandshakeTimeout. Then, or when the server is closed,
 	// r.Context() ends, context.Cause says why, the client is answered with 503,
-	// and what OnUpgrade returns later is thrown away. Behind net/http the context
-	// also ends when the client leaves. After the 101 it is the connection's.
+	// and what OnUpgrade returns later is thrown away. Behind net/http and on the
+	// event loop the context also ends when the client leaves. After the 101 it is
+	// the connection's.
 	OnUpgrade func(r *http.Request, a *Accept) error
 	// OnRefuse is called for each request that was refused, by a rule, a limit
 	// or OnUpgrade, when it has been answered: a page isn't told why, so the
