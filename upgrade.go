@@ -103,6 +103,7 @@ type Upgrader struct {
 	// reading is never cut, however slowly and whatever the size. Linux tells what
 	// was taken; elsewhere, and for a net.Conn that is neither of package net's
 	// own nor TLS over one, a part of up to 16 KiB has to be taken in that time.
+	// Over TLS a client reads a whole record, of up to 16 KiB, before it reads on.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the closing handshake may make no progress, as
 	// the peer reads what was written before; 5 s by default. It can't be switched
