@@ -305,8 +305,10 @@ func ExampleServer_Shutdown() {
 		}
 		os.Exit(0)
 	}()
-	log.Print(s.ListenAndServe()) // ErrServerClosed, as soon as Shutdown begins
-	select {}
+	if err := s.ListenAndServe(); err != websocket.ErrServerClosed {
+		log.Fatal(err)
+	}
+	select {} // Serve returns as soon as Shutdown begins
 }
 
 func ExampleServer_Stats() {
