@@ -53,9 +53,10 @@ type Server struct {
 	// MaxConnsPerIP holds for them too, counted apart from the WebSockets.
 	MaxHTTPConns int
 	// MaxConns limits the connections, those in their handshake included; 0
-	// means no limit. Over it: 503 with Retry-After. Over TLS, where an answer
-	// needs a handshake first, 64 clients at a time have two seconds for that,
-	// and more are closed. Sockets that HTTP has aren't counted.
+	// means no limit. Over it: 503 with Retry-After, for 64 clients at a time;
+	// more are closed. Over TLS, where an answer needs a handshake first, they
+	// have two seconds for that. With HTTP, whose sockets aren't counted, the
+	// request is read first, from as many as MaxHTTPConns allows, and each told.
 	MaxConns int
 	// MaxHandshakes limits the sockets between accept and the 101, and with
 	// them the CPU time and memory that a crowd of new clients, or of stalled
