@@ -416,7 +416,7 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 func (h *handshake) write(c *Conn, head []byte) error {
 	if c.sock != nil {
 		n, err := c.sock.TryWrite(head, nil)
-		if err != netloop.ErrWait {
+		if n == len(head) || err != nil && err != netloop.ErrWait {
 			return err
 		}
 		head = head[n:]

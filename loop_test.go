@@ -221,3 +221,32 @@ func TestRestOfACutConnection(t *testing.T) {
 		t.Errorf("a queue in the pool holds %d bytes of a connection that was cut", len(q.rest))
 	}
 }
+
+// An answer that the application has made larger than what the system takes at once
+// comes whole, and a client that doesn't take it is cut with its HandshakeTimeout.
+func TestLargeAnswers(t *testing.T) {
+	large := strings.Repeat("x", 16<<20)
+	accept := func(_ *http.Request, a *Accept) error { a.Header.Set("X-Large", large); return nil }
+	refuse := func(*http.Request, *Accept) error { return &HandshakeError{Status: 403, Reason: large} }
+	for name, onUpgrade := range map[string]func(*http.Request, *Accept) error{"101": accept, "403": refuse} {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+			s.Upgrader.OnUpgrade = onUpgrade
+			p := serveTCP(t, s)()
+			p.send([]byte(peerRequest))
+			if r, body := p.answer(); len(r.Header.Get("X-Large"))+len(body) < len(large) {
+				t.Errorf("the answer has %d bytes in its header and %d of content, want %d", len(r.Header.Get("X-Large")), len(body), len(large))
+			}
+			p.nc.Close()
+
+			s = &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+			s.Upgrader = Upgrader{OnUpgrade: onUpgrade, HandshakeTimeout: 100 * time.Millisecond}
+			p = serveTCP(t, s)()
+			p.send([]byte(peerRequest))
+			eventually(t, "the handshake has ended", func() bool {
+				stats := s.Stats()
+				return stats.Failed+stats.Refused[403] > 0 && stats.Handshaking+stats.Open == 0
+			})
+		})
+	}
+}

@@ -268,8 +268,12 @@ func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t
 }
 
 // hangUp answers err, if it is a refusal, and closes the socket: on the loop
-// without waiting, if the caller is inside of Ready.
+// without waiting, if the caller is inside of Ready. There the answer alone waits, if
+// the application has made it large, and nothing has bounded that before.
 func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+	if inside {
+		h.sock.SetWriteDeadline(h.deadline)
+	}
 	switch answered := answerRefusal(h.nc, r, err, extra, t); {
 	case !answered:
 		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
