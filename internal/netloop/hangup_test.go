@@ -69,4 +69,5 @@ func TestHangupOfAnother(t *testing.T) {
 	})
 	h.call(t, end)
 	close(stay)
+	eventually(t, "the other is closed", other.isClosed) // before its peer is, and it would be told
 }
