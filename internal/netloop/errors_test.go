@@ -99,6 +99,32 @@ func TestWaitsThatEnd(t *testing.T) {
 	s.Start() // does nothing
 }
 
+// A peer that has closed its side and reads nothing doesn't keep a writer busy.
+func TestWriterOfAHalfClosedPeer(t *testing.T) {
+	for _, network := range networks {
+		_, _, nc, h := serveTold(t, network)
+		nc.(interface{ CloseWrite() error }).CloseWrite()
+		h.call(t, func(s *Socket) bool {
+			fill := func() {
+				for err := error(nil); err == nil; {
+					_, err = s.TryWrite(make([]byte, 1<<20), nil)
+				}
+			}
+			fill()
+			s.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			woken := 0
+			for s.WaitWrite() == nil {
+				woken++
+				fill()
+			}
+			if woken > 100 {
+				t.Errorf("%s: a writer was woken %d times within 100 ms", network, woken)
+			}
+			return end(s)
+		})
+	}
+}
+
 // A socket that isn't served doesn't wait, and closes like any other.
 func TestNotServed(t *testing.T) {
 	client, server := pair(t)

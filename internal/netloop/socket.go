@@ -65,9 +65,10 @@ const (
 )
 
 const (
-	eventsIn  = uint32(syscall.EPOLLIN | syscall.EPOLLRDHUP)
-	eventOut  = uint32(syscall.EPOLLOUT)
-	eventsEnd = uint32(syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR)
+	eventsIn     = uint32(syscall.EPOLLIN | syscall.EPOLLRDHUP)
+	eventOut     = uint32(syscall.EPOLLOUT)
+	eventsBroken = uint32(syscall.EPOLLHUP | syscall.EPOLLERR)
+	eventsEnd    = syscall.EPOLLRDHUP | eventsBroken
 )
 
 // usesClosed is what uses counts from when the socket is closed, and usesGone
@@ -377,14 +378,15 @@ func (w *waits) close() {
 	}
 }
 
-// wakeAll wakes who waits for what the events tell.
+// wakeAll wakes who waits for what the events tell. A peer that has closed its side
+// may read on, and makes no room by that: arm is told of it each time.
 func (w *waits) wakeAll(s *Socket, events uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if events&(eventsIn|eventsEnd) != 0 {
 		w.read.wakeUp()
 	}
-	if events&(eventOut|eventsEnd) == 0 {
+	if events&(eventOut|eventsBroken) == 0 {
 		return
 	}
 	w.write.wakeUp()
