@@ -108,6 +108,7 @@ type set struct {
 	file         *os.File
 	raw          syscall.RawConn
 	poll         func(fd uintptr) bool // kept, or each wait would allocate it
+	look         func(fd uintptr)      // poll without a wait
 
 	baton   baton
 	table   table
@@ -139,6 +140,7 @@ func newSet() (*set, error) {
 		t.n, t.failed = epollNow(t.epfd, t.events[:])
 		return t.n > 0 || t.failed
 	}
+	t.look = func(fd uintptr) { t.poll(fd) }
 	if t.raw, err = t.file.SyscallConn(); err == nil {
 		t.wakefd, err = eventfd()
 	}
@@ -340,9 +342,13 @@ func (t *set) next() (*Socket, uint32) {
 		t.polling = wait
 		t.mu.Unlock()
 		t.at, t.n = 0, 0
-		if !wait {
-			t.poll(0)
-		} else if t.raw.Read(t.poll) != nil || t.failed {
+		var err error // the set is closed; otherwise its number is nobody else's meanwhile
+		if wait {
+			err = t.raw.Read(t.poll)
+		} else {
+			err = t.raw.Control(t.look)
+		}
+		if err != nil || t.failed {
 			return nil, 0
 		}
 	}

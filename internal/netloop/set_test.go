@@ -40,6 +40,40 @@ func TestClosedSet(t *testing.T) {
 	}
 }
 
+// A worker that was about to look for events takes none from a set that has got the
+// number of its own.
+func TestClosedSetTakesNoEvents(t *testing.T) {
+	var loop Loop
+	if err := loop.Hold(); err != nil {
+		t.Fatal(err)
+	}
+	set := loop.set
+	loop.Release()
+	eventually(t, "its worker has ended", func() bool {
+		set.baton.mu.Lock()
+		defer set.baton.mu.Unlock()
+		return !set.baton.held && set.baton.seekers == 0
+	})
+	fd, err := eventfd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	addOne(fd)
+	if set.epfd, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil { // as if it had got the number
+		t.Fatal(err)
+	}
+	defer syscall.Close(set.epfd)
+	if err := epollCtl(set.epfd, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: epollET | syscall.EPOLLIN}); err != nil {
+		t.Fatal(err)
+	}
+	set.queue = append(set.queue, new(Socket)) // so that it doesn't wait
+	set.next()
+	if n, _ := epollNow(set.epfd, make([]syscall.EpollEvent, 1)); n != 1 {
+		t.Errorf("%d events are left, want the one there was", n)
+	}
+}
+
 // Without descriptors there is no loop, and nothing is left of the attempt.
 func TestNoDescriptors(t *testing.T) {
 	var old syscall.Rlimit
