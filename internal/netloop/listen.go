@@ -21,6 +21,8 @@ type Listener struct {
 	unix  *net.UnixAddr
 	s     *Socket // stands for the listener in the set
 
+	lingers bool // its sockets do
+
 	// Of one call of Accept after the other.
 	accept func(fd uintptr) // kept, or each call would allocate it
 	fd     int
@@ -48,6 +50,9 @@ func (l *Loop) Listen(ln net.Listener) *Listener {
 		a.raw, err = ln.SyscallConn()
 	default:
 		return nil
+	}
+	if err == nil {
+		err = a.raw.Control(func(fd uintptr) { a.lingers = mayLinger(fd) })
 	}
 	if err != nil {
 		return nil
@@ -111,6 +116,9 @@ func (a *Listener) Accept() (*Socket, error) {
 	}
 	s := &Socket{fd: int32(a.fd)}
 	s.state.Store(stateRunning) // until Start
+	if a.lingers {
+		s.waiting().lingers.Store(true)
+	}
 	if a.unix != nil {
 		name := unnamed
 		if a.addr.named() {
@@ -162,6 +170,8 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
 		if s.fd = int32(n); errno != 0 {
 			err = os.NewSyscallError("fcntl", errno)
+		} else if mayLinger(fd) {
+			s.waiting().lingers.Store(true)
 		}
 	}); closed != nil {
 		return nil, closed

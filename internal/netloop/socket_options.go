@@ -170,6 +170,13 @@ func (s *Socket) SetLinger(sec int) error {
 	})
 }
 
+// mayLinger reports whether closing a descriptor may wait by what was set before the
+// socket was ours: an accepted one has it of its listener.
+func mayLinger(fd uintptr) bool {
+	on, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER)
+	return err == nil && on != 0
+}
+
 // SetReadBuffer sets the size of the system's receive buffer.
 func (s *Socket) SetReadBuffer(bytes int) error {
 	return s.setsockopt(syscall.SOL_SOCKET, syscall.SO_RCVBUF, bytes)
@@ -188,6 +195,7 @@ func (s *Socket) LimitUnsent(bytes int) error {
 
 // File returns a copy of the socket, which the caller closes.
 func (s *Socket) File() (*os.File, error) {
+	s.waiting().lingers.Store(true) // the two share their options
 	var fd int
 	err := s.control("dup", func(old int) error {
 		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(old), syscall.F_DUPFD_CLOEXEC, 0)
