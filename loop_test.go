@@ -250,3 +250,29 @@ func TestLargeAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A listener may be served twice at a time, as by net/http.
+func TestServeTwice(t *testing.T) {
+	ln := listen(t)
+	s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+	ended := make(chan error, 2)
+	for i := range 2 {
+		go func() { ended <- s.Serve(ln) }()
+		eventually(t, "it is served", func() bool { return s.servings(ln) == i+1 })
+		p := newPeer(t, dialAddr(t, ln.Addr().String())) // behind which the first call has begun
+		p.handshake()
+		p.sendText("served")
+		p.want(opText, "served")
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("a call of Serve has returned: %v", err)
+	default:
+	}
+	s.Close()
+	for range cap(ended) {
+		if err := <-ended; err != ErrServerClosed {
+			t.Errorf("Serve behind Close: %v, want %v", err, ErrServerClosed)
+		}
+	}
+}

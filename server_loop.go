@@ -21,12 +21,29 @@ import (
 const loopTick = 100 * time.Millisecond
 
 // loopListener returns ln for the loop, or nil where goroutines accept: where
-// none of the connections would be the loop's, or ln isn't a socket's.
+// none of the connections would be the loop's, ln isn't a socket's, or the loop has it
+// by another call of Serve.
 func (s *Server) loopListener(ln net.Listener) *netloop.Listener {
 	if s.reg.events == nil && (s.Handler != nil || s.Upgrader.OnUpgrade == nil) {
 		return nil
 	}
-	return s.reg.loop.Listen(ln)
+	a := s.reg.loop.Listen(ln)
+	if a == nil || s.servings(ln) > 1 {
+		return nil
+	}
+	return a
+}
+
+// servings counts the calls of Serve that have ln, a listener which can be compared.
+func (s *Server) servings(ln net.Listener) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.listeners {
+		if l.Listener == ln {
+			n++
+		}
+	}
+	return n
 }
 
 // serveOnLoop is the part of Serve that accepts.
