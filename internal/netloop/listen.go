@@ -75,23 +75,21 @@ func (a *Listener) Serve(ready func() (more bool)) error {
 		return err
 	}
 	s := &Socket{set: a.loop.set, handler: acceptor{ready}}
-	err := a.raw.Control(func(fd uintptr) { s.fd = int32(fd) })
-	if err == nil {
+	a.s = s
+	var err error
+	closed := a.raw.Control(func(fd uintptr) { // or its number may be another socket's by the next step
+		s.fd = int32(fd)
 		s.set.table.put(s)
-		a.s = s
-		err2 := a.raw.Control(func(fd uintptr) {
-			err = s.set.control(syscall.EPOLL_CTL_ADD, int(fd), uint32(syscall.EPOLLIN), s.generation)
-		})
-		if err == nil {
-			err = err2
-		}
+		err = s.set.control(syscall.EPOLL_CTL_ADD, int(fd), uint32(syscall.EPOLLIN), s.generation)
+	})
+	if err == nil {
+		err = closed
 	}
 	if err != nil {
 		s.set.table.remove(s)
 		a.loop.Release()
-		return err
 	}
-	return nil
+	return err
 }
 
 // Stop ends what Serve began. A call of ready that runs goes on.

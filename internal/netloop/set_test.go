@@ -74,6 +74,45 @@ func TestClosedSetTakesNoEvents(t *testing.T) {
 	}
 }
 
+// A raceConn is one that is closed between two calls.
+type raceConn struct {
+	syscall.RawConn
+	between func()
+}
+
+func (c raceConn) Control(f func(fd uintptr)) error {
+	err := c.RawConn.Control(f)
+	c.between()
+	return err
+}
+
+// A listener that is closed while Serve begins doesn't take the place of the socket
+// that gets its number.
+func TestListenerClosedWhileServeBegins(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var loop Loop
+	loop.Hold()
+	defer loop.Release()
+	a := loop.Listen(ln)
+	next := new(Socket)
+	a.raw = raceConn{a.raw, func() {
+		if next.fd == 0 {
+			a.raw.(raceConn).RawConn.Control(func(fd uintptr) { next.fd = int32(fd) })
+			ln.Close()
+			loop.set.table.put(next)
+		}
+	}}
+	if err = a.Serve(func() bool { return false }); err == nil {
+		a.Stop()
+	}
+	if loop.set.table.find(next.fd, next.generation) != next {
+		t.Errorf("the socket that has the number isn't found; Serve = %v", err)
+	}
+}
+
 // Without descriptors there is no loop, and nothing is left of the attempt.
 func TestNoDescriptors(t *testing.T) {
 	var old syscall.Rlimit
