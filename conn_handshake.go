@@ -172,18 +172,20 @@ func (h *handshake) received(n int, err error, m *httphead.Memory) (whole bool, 
 	return true, nil
 }
 
-// parse is Parse of the parser, which is kept only for a request that isn't whole:
-// most come at once.
+// parse is Parse of the parser, which is kept, without m, only for a request that
+// isn't whole: most come at once.
 func (h *handshake) parse(b []byte, m *httphead.Memory) (*http.Request, int, error) {
+	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes}
 	if h.parser != nil {
-		h.parser.Memory = m
-		return h.parser.Parse(b)
+		p = *h.parser
 	}
-	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes, Memory: m}
+	p.Memory = m
 	r, head, err := p.Parse(b)
-	if err == nil && head == 0 {
-		kept := p
-		h.parser = &kept
+	if p.Memory = nil; err == nil && head == 0 {
+		if h.parser == nil {
+			h.parser = new(httphead.Parser)
+		}
+		*h.parser = p
 	}
 	return r, head, err
 }
@@ -370,7 +372,9 @@ func (h *handshake) bind(c *Conn) {
 	if h.w != nil {
 		c.details().ctx = context.WithoutCancel(h.r.Context())
 	}
-	h.setContext(connContext{c})
+	if h.w != nil || h.showsRequest() { // else a worker's memory would keep c for it
+		h.setContext(connContext{c})
+	}
 }
 
 // setContext gives the request its context. One that our parser has made is nobody

@@ -14,7 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"weak"
 
+	"github.com/rawws/websocket/internal/httphead"
 	"github.com/rawws/websocket/internal/netloop"
 )
 
@@ -274,5 +276,25 @@ func TestServeTwice(t *testing.T) {
 		if err := <-ended; err != ErrServerClosed {
 			t.Errorf("Serve behind Close: %v, want %v", err, ErrServerClosed)
 		}
+	}
+}
+
+// What a worker parses requests into keeps no connection, nor does a handshake that
+// waits keep a worker's buffer.
+func TestRequestMemoryKeepsNothing(t *testing.T) {
+	s := &Server{Handler: Events{OnMessage: func(*Conn, MessageType, []byte) {}}}
+	dial := serveTCP(t, s)
+	p := dial()
+	p.handshake()
+	var c weak.Pointer[Conn]
+	for open := range s.Conns() {
+		c = weak.Make(open)
+	}
+	p.closeWith(CloseNormal, "")
+	eventually(t, "the connection is garbage", func() bool { runtime.GC(); return c.Value() == nil })
+
+	h := &handshake{reg: &registry{u: new(Upgrader)}}
+	if h.parse([]byte("GET /"), new(httphead.Memory)); h.parser == nil || h.parser.Memory != nil {
+		t.Errorf("a request that is to go on keeps %v", h.parser)
 	}
 }
