@@ -330,7 +330,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	if a.handler != nil {
 		callbacks = asEvents(a.handler)
 	}
-	nc, err := h.reg.adopt(h.nc, callbacks)
+	nc, err := h.adopt(callbacks)
 	if err != nil {
 		return nil, h.end(err, nil)
 	}

@@ -60,6 +60,31 @@ func TestAdoptedTooLate(t *testing.T) {
 	eventuallyNoLoop(t)
 }
 
+// A socket that has left the loop for a HandlerFunc when Shutdown came in between is
+// refused as any other, and Shutdown doesn't wait for it.
+func TestGivenAwayTooLate(t *testing.T) {
+	s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
+	down := make(chan error, 1)
+	s.Upgrader.OnUpgrade = func(_ *http.Request, a *Accept) error {
+		go func() { down <- s.Shutdown(t.Context()) }()
+		eventually(t, "the server goes down", s.stopping.Load)
+		a.Handler = HandlerFunc(func(*Conn, *http.Request) { t.Error("it is served") })
+		return nil
+	}
+	p := serveTCP(t, s)()
+	p.send([]byte(peerRequest))
+	p.wantAnswer(503, "the server is going down\n")
+	p.wantEnd()
+	select {
+	case err := <-down:
+		if err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	case <-time.After(patience / 4):
+		t.Errorf("Shutdown waits for %d handshakes", s.Stats().Handshaking)
+	}
+}
+
 // eventuallyNoLoop waits until no worker of a loop is left.
 func eventuallyNoLoop(t *testing.T) {
 	t.Helper()
@@ -230,7 +255,11 @@ func TestLargeAnswers(t *testing.T) {
 	large := strings.Repeat("x", 16<<20)
 	accept := func(_ *http.Request, a *Accept) error { a.Header.Set("X-Large", large); return nil }
 	refuse := func(*http.Request, *Accept) error { return &HandshakeError{Status: 403, Reason: large} }
-	for name, onUpgrade := range map[string]func(*http.Request, *Accept) error{"101": accept, "403": refuse} {
+	giveAway := func(r *http.Request, a *Accept) error {
+		a.Handler = HandlerFunc(func(c *Conn, _ *http.Request) { c.ReadMessage() })
+		return accept(r, a)
+	}
+	for name, onUpgrade := range map[string]func(*http.Request, *Accept) error{"101": accept, "101, given away": giveAway, "403": refuse} {
 		t.Run(name, func(t *testing.T) {
 			s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
 			s.Upgrader.OnUpgrade = onUpgrade

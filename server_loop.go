@@ -222,6 +222,17 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 	}
 }
 
+// adopt gives the socket to who will serve it: the loop, or a goroutine, for which the
+// loop lets it go.
+func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
+	nc, err := h.reg.adopt(h.nc, callbacks)
+	if err == nil && h.ready && nc != h.nc {
+		h.ready = false // for whoever ends it
+		nc.SetDeadline(h.deadline)
+	}
+	return nc, err
+}
+
 // borrow makes the worker's buffer the handshake's, with what had come in front.
 func (h *handshake) borrow(w *netloop.Worker) {
 	b := lenderOf(w).empty()
