@@ -45,6 +45,25 @@ func TestRequestLargerThanTheWorkersBuffer(t *testing.T) {
 	}
 }
 
+// A request that came in part to a worker with a large buffer goes on whole with one
+// whose buffer is smaller.
+func TestRequestGoesToASmallerBuffer(t *testing.T) {
+	large, small := &netloop.Worker{Buf: make([]byte, 4*batchSize)}, &netloop.Worker{Buf: make([]byte, batchSize)}
+	want := bytes.Repeat([]byte("0123456789"), batchSize/10*2)
+	h := new(handshake)
+	for i, w := range []*netloop.Worker{large, large, large, small} {
+		h.borrow(w)
+		for part := want[i*len(want)/4 : (i+1)*len(want)/4]; len(part) > 0; {
+			n := copy(h.room(), part)
+			h.in.w += n
+			part = part[n:]
+		}
+		if h.keep(); !bytes.Equal(h.in.pending(), want[:(i+1)*len(want)/4]) {
+			t.Fatalf("behind part %d %d bytes are kept, want the %d that came", i+1, len(h.in.pending()), (i+1)*len(want)/4)
+		}
+	}
+}
+
 // A socket that was adopted from net/http when Shutdown came in between leaves
 // the loop again, or that would never end.
 func TestAdoptedTooLate(t *testing.T) {

@@ -233,10 +233,14 @@ func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
 	return nc, err
 }
 
-// borrow makes the worker's buffer the handshake's, with what had come in front.
+// borrow makes the worker's buffer the handshake's, with what had come in front. Not
+// every worker's is large.
 func (h *handshake) borrow(w *netloop.Worker) {
 	b := lenderOf(w).empty()
 	if h.in != nil {
+		if len(h.in.pending()) > len(b.b)/2 {
+			return
+		}
 		b.w = copy(b.b, h.in.pending())
 		putBuffer(h.in)
 	}
