@@ -203,6 +203,9 @@ func (h *handshake) decide() (*Conn, error) {
 	if !h.claim() {
 		return nil, h.lost()
 	}
+	if err == nil && h.cancel != nil {
+		err = context.Cause(h.r.Context()) // the client has left
+	}
 	if err != nil {
 		return nil, h.end(err, a.extra)
 	}
@@ -289,9 +292,6 @@ func (h *handshake) negotiate() (a answer, err error) {
 	a, err = h.reg.u.negotiate(h.r)
 	if h.s == nil {
 		a.handler = nil // the caller serves
-	}
-	if err == nil && h.cancel != nil {
-		err = context.Cause(h.r.Context()) // the client has left
 	}
 	if err == nil && h.s != nil && h.s.Handler == nil && a.handler == nil {
 		err = errNoHandler

@@ -4,6 +4,7 @@ package websocket
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -102,6 +103,38 @@ func TestGivenAwayTooLate(t *testing.T) {
 	case <-time.After(patience / 4):
 		t.Errorf("Shutdown waits for %d handshakes", s.Stats().Handshaking)
 	}
+}
+
+// A client that closes its side while its 101 is on the way has a connection, whose
+// context ends with that and for its reason.
+func TestClientLeavesBehindTheDecision(t *testing.T) {
+	causes := make(chan [2]error, 1)
+	events := echoEvents()
+	events.OnClose = func(c *Conn, err error) { causes <- [2]error{context.Cause(c.Context()), err} }
+	s := &Server{Handler: events}
+	s.Upgrader.OnUpgrade = func(*http.Request, *Accept) error { return nil }
+	s.Upgrader.Trace = new(Trace)
+	dial := serveTCP(t, s)
+	other := dial()
+	p := dial()
+	s.Upgrader.Trace.Answer = func(id uint64, _, _ string, _ []byte) {
+		if id == 1 {
+			return
+		}
+		p.nc.(*net.TCPConn).CloseWrite()
+		for range 10 { // what comes behind its end is served, and so was that
+			other.sendText("x")
+			other.want(opText, "x")
+		}
+	}
+	other.handshake()
+	p.handshake()
+	p.wantEnd()
+	if got := <-causes; got[0] != got[1] {
+		t.Errorf("the context's cause is %v, the end's %v", got[0], got[1])
+	}
+	other.closeWith(CloseNormal, "")
+	<-causes
 }
 
 // eventuallyNoLoop waits until no worker of a loop is left.

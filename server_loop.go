@@ -265,13 +265,13 @@ func (h *handshake) keep() {
 
 var errClientLeft = errors.New("websocket: the client has left during its handshake")
 
-// clientLeft ends the context of a request that the application looks at.
+// clientLeft ends the context of a request that the application looks at. Once the
+// answer is settled it is a connection's, which ends with that.
 func (h *handshake) clientLeft() {
 	h.mu.Lock()
-	cancel := h.cancel
-	h.mu.Unlock()
-	if cancel != nil {
-		cancel(errClientLeft)
+	defer h.mu.Unlock()
+	if h.phase == phaseDeciding && h.cancel != nil {
+		h.cancel(errClientLeft)
 	}
 }
 
