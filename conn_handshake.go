@@ -466,7 +466,7 @@ func (h *handshake) end(err error, extra http.Header) error {
 		h.nc, err = plainUnderTLS(h.nc, err)
 	}
 	h.mu.Unlock()
-	if h.in != nil {
+	if h.in != nil && !h.lent { // it is when a step has panicked
 		putBuffer(h.in)
 		h.in = nil
 	}
@@ -570,7 +570,7 @@ func (h *handshake) lost() error {
 		if <-taken; h.nc == nil {
 			refuseHTTP(h.w, h.r, err, nil)
 		}
-	} else if h.in != nil {
+	} else if h.in != nil && !h.lent {
 		putBuffer(h.in)
 		h.in = nil
 	}

@@ -46,6 +46,29 @@ func TestRequestLargerThanTheWorkersBuffer(t *testing.T) {
 	}
 }
 
+// Nor does it when a step panics that has it.
+func TestPanicWithTheWorkersBuffer(t *testing.T) {
+	reg := &registry{u: new(Upgrader)}
+	reg.log.to = new(logBook).logger()
+	for _, given := range []bool{false, true} {
+		nc, _ := net.Pipe()
+		w := &netloop.Worker{Buf: make([]byte, batchSize)}
+		h := newHandshake(reg, nil, nc)
+		h.borrow(w)
+		h.guard(func() (*Conn, error) {
+			if given {
+				h.giveUp(errShutdown)
+			}
+			panic("a fault of ours")
+		})
+		for range 100 {
+			if b := getBuffer(batchSize); &b.b[0] == &w.Buf[0] {
+				t.Fatalf("the worker's buffer is in the pool; given up: %v", given)
+			}
+		}
+	}
+}
+
 // A request that came in part to a worker with a large buffer goes on whole with one
 // whose buffer is smaller.
 func TestRequestGoesToASmallerBuffer(t *testing.T) {
