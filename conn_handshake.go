@@ -415,18 +415,13 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	return nil
 }
 
-// write writes the 101 within what is left of HandshakeTimeout. A deadline costs a
-// socket of the loop's memory for its whole life, so that gets one only if it must.
+// write writes the 101. What isn't the loop's has its deadline since start.
 func (h *handshake) write(c *Conn, head []byte) error {
-	if c.sock != nil {
-		n, err := c.sock.TryWrite(head, nil)
-		if n == len(head) || err != nil && err != netloop.ErrWait {
-			return err
-		}
-		head = head[n:]
-		c.sock.SetWriteDeadline(h.deadline)
+	var by time.Time
+	if h.sock != nil || c.sock != nil {
+		by = h.deadline
 	}
-	_, err := c.nc.Write(head)
+	err := writeAnswer(c.nc, head, by)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() == stateOpen { // else the end has a deadline of its own
@@ -492,7 +487,7 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 	}
 	switch {
 	case h.nc == nil:
-		refuseHTTP(h.w, r, err, extra)
+		h.refuseHTTP(r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
 		h.conn.finish(&EndError{By: SidePeer, Err: err})
 		if !h.ready {
@@ -568,7 +563,7 @@ func (h *handshake) lost() error {
 	h.mu.Unlock()
 	if taken != nil {
 		if <-taken; h.nc == nil {
-			refuseHTTP(h.w, h.r, err, nil)
+			h.refuseHTTP(h.r, err, nil)
 		}
 	} else if h.in != nil && !h.lent {
 		putBuffer(h.in)

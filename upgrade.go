@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rawws/websocket/internal/httphead"
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // An Upgrader is the policy of a server's connections: which requests become
@@ -252,8 +253,8 @@ func (g *registry) forget() {
 }
 
 // answerRefusal answers err, if it is a refusal. r is the request that was refused,
-// nil if it wasn't read.
-func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace) bool {
+// nil if it wasn't read. by is as in writeAnswer.
+func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace, by time.Time) bool {
 	var refused *HandshakeError
 	if !errors.As(err, &refused) {
 		return false
@@ -263,18 +264,37 @@ func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t
 		answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
 	}
 	t.refusal(answer)
-	nc.Write(answer)
+	writeAnswer(nc, answer, by)
 	return true
+}
+
+// writeAnswer writes the answer of a handshake until by, or without a deadline of
+// its own if that is zero. A deadline costs a socket of the loop's memory for its
+// whole life, so that gets one only if it must.
+func writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
+	if s, ok := nc.(*netloop.Socket); ok {
+		n, err := s.TryWrite(answer, nil)
+		if n == len(answer) || err != nil && err != netloop.ErrWait {
+			return err
+		}
+		answer = answer[n:]
+	}
+	if !by.IsZero() {
+		nc.SetWriteDeadline(by)
+	}
+	_, err := nc.Write(answer)
+	return err
 }
 
 // hangUp answers err, if it is a refusal, and closes the socket: on the loop
 // without waiting, if the caller is inside of Ready. There the answer alone waits, if
 // the application has made it large, and nothing has bounded that before.
 func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
-	if inside {
-		h.sock.SetWriteDeadline(h.deadline)
+	var by time.Time
+	if inside { // elsewhere there is a deadline already
+		by = h.deadline
 	}
-	switch answered := answerRefusal(h.nc, r, err, extra, t); {
+	switch answered := answerRefusal(h.nc, r, err, extra, t, by); {
 	case !answered:
 		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
 	case inside:
@@ -392,6 +412,16 @@ func (h *handshake) takeOver() error {
 	h.trace.requestHTTP(h.r)
 	h.setConn(nc)
 	return nil
+}
+
+// refuseHTTP has net/http refuse the request in what is left of HandshakeTimeout.
+func (h *handshake) refuseHTTP(r *http.Request, err error, extra http.Header) {
+	if soon := time.Now().Add(refusalTime); h.deadline.After(soon) {
+		http.NewResponseController(h.w).SetWriteDeadline(h.deadline)
+	} else if !h.deadline.IsZero() { // it is over, or nearly
+		http.NewResponseController(h.w).SetWriteDeadline(soon)
+	}
+	refuseHTTP(h.w, r, err, extra)
 }
 
 // refuseHTTP answers by net/http what endHandshake would have written itself.

@@ -1,0 +1,63 @@
+package websocket
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hugeAnswers are those that no socket takes at once, by what OnUpgrade says.
+var hugeAnswers = map[string]func(a *Accept) error{
+	"101": func(a *Accept) error {
+		a.Header.Set("X-Huge", strings.Repeat("x", 16<<20))
+		return nil
+	},
+	"101, its own handler": func(a *Accept) error {
+		a.Header.Set("X-Huge", strings.Repeat("x", 16<<20))
+		a.Handler = HandlerFunc(func(c *Conn, _ *http.Request) { c.ReadMessage() })
+		return nil
+	},
+	"403": func(a *Accept) error {
+		a.Header.Set("Content-Type", "text/plain")
+		return &HandshakeError{Status: http.StatusForbidden, Reason: strings.Repeat("x", 16<<20)}
+	},
+}
+
+// overHugeAnswers runs f with each of them, in every way in.
+func overHugeAnswers(t *testing.T, timeout time.Duration, f func(t *testing.T, dial dialFunc, s *Server)) {
+	for name, says := range hugeAnswers {
+		t.Run(name, func(t *testing.T) {
+			u := Upgrader{HandshakeTimeout: timeout, OnUpgrade: func(_ *http.Request, a *Accept) error { return says(a) }}
+			overServers(t, func() *Server { return &Server{Handler: Events{}, Upgrader: u} }, f)
+		})
+	}
+}
+
+// An answer that the socket doesn't take at once goes out whole.
+func TestHugeAnswerIsWhole(t *testing.T) {
+	overHugeAnswers(t, 0, func(t *testing.T, dial dialFunc, _ *Server) {
+		c := dial(t)
+		c.SendRaw([]byte(peerRequest))
+		if n, err := io.CopyN(io.Discard, c.NetConn(), 16<<20); err != nil {
+			t.Errorf("%d bytes of the answer, then %v", n, err)
+		}
+	})
+}
+
+// A client that takes nothing of its answer is cut when HandshakeTimeout is over,
+// and nothing waits for it.
+func TestHugeAnswerIsBounded(t *testing.T) {
+	overHugeAnswers(t, 300*time.Millisecond, func(t *testing.T, dial dialFunc, s *Server) {
+		c := dial(t)
+		c.SendRaw([]byte(peerRequest))
+		eventually(t, "the handshake is over", func() bool {
+			got := s.Stats()
+			return got.Handshaking == 0 && got.Open == 0 && got.Failed+got.Refused[http.StatusForbidden] == 1
+		})
+		if _, err := io.Copy(io.Discard, c.NetConn()); isTimeout(err) {
+			t.Errorf("the client's socket is still open: %v", err)
+		}
+	})
+}
