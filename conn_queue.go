@@ -372,11 +372,21 @@ func (c *Conn) drainLocked() {
 	c.unlockNow()
 }
 
-// drainSlow waits for its turn and for the peer.
+// drainSlow waits for its turn and for the peer. The application's write deadline is
+// none of what Send took.
 func (c *Conn) drainSlow() {
-	if c.lockData() == nil { // which drains
+	w := &c.write
+	w.mu.Lock()
+	for w.stream != nil && w.err == nil {
+		done := w.stream.done
 		c.unlockWrite()
+		<-done
+		w.mu.Lock()
 	}
+	if !w.has(halfSent) {
+		c.drainQueue(writeQueued)
+	}
+	c.unlockWrite()
 }
 
 // drainQueue writes the queue and waits for the peer. The caller holds write.mu.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -329,5 +330,47 @@ func TestDeadlinesAfterTheEnd(t *testing.T) {
 		if err := set(time.Now()); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s after CloseNow = %v, want %v", name, err, net.ErrClosed)
 		}
+	}
+}
+
+// What Send takes doesn't care for a write deadline that passed long ago, whoever
+// holds the writer when it comes.
+func TestSendBehindAWriteDeadline(t *testing.T) {
+	opened := make(chan *Conn, 1)
+	for name, h := range eitherHandler(func(c *Conn, r *http.Request, _ []byte) {
+		if r != nil {
+			opened <- c
+		}
+	}) {
+		t.Run(name, func(t *testing.T) {
+			overServers(t, func() *Server { return &Server{Handler: h} }, func(t *testing.T, dial dialFunc, _ *Server) {
+				client := dial(t)
+				client.Handshake("/")
+				c := <-opened
+				c.SetWriteDeadline(time.Now().Add(-time.Second))
+				if err := c.WriteMessage(TextMessage, nil); !isTimeout(err) {
+					t.Errorf("WriteMessage behind its deadline = %v", err)
+				}
+				for _, holds := range []bool{false, true} {
+					if holds {
+						c.write.mu.Lock()
+					}
+					if err := c.Send(text("held %t", holds)); err != nil {
+						t.Errorf("Send = %v", err)
+					}
+					if holds { // until the queue has found it so
+						waitFor(t, "the queue to be looked at", func() bool {
+							d := &c.reg.drains
+							d.mu.Lock()
+							defer d.mu.Unlock()
+							return d.workers == 0
+						})
+						c.unlockWrite()
+					}
+					waitFor(t, "the queue to go", func() bool { return c.Queued() == 0 })
+					client.WantText(fmt.Sprintf("held %t", holds))
+				}
+			})
+		})
 	}
 }
