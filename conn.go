@@ -354,11 +354,11 @@ const (
 // is closed with unread bytes answers with a reset, which destroys what the peer
 // has not read yet; so the sending half is closed, and what is in flight is read and
 // thrown away (RFC 6455, section 7.1.1), here for lingerTime.
-func linger(nc net.Conn) {
+func (g *registry) linger(nc net.Conn) {
 	nc.SetDeadline(time.Now().Add(lingerTime))
 	closeSending(nc)
-	discardUntilEnd(nc)
-	nc.Close()
+	g.discardUntilEnd(nc)
+	g.closeConn(nc)
 }
 
 // closeSending reports whether nc has half of it closed.
@@ -368,11 +368,11 @@ func closeSending(nc net.Conn) bool {
 }
 
 // discardUntilEnd throws away what comes, up to lingerBytes.
-func discardUntilEnd(nc net.Conn) {
+func (g *registry) discardUntilEnd(nc net.Conn) {
 	b := getBuffer(batchSize)
 	defer putBuffer(b)
 	for left := lingerBytes; left > 0; {
-		n, err := nc.Read(b.b)
+		n, err := g.read(nc, b.b)
 		if left -= n; err != nil {
 			return
 		}

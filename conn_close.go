@@ -294,7 +294,7 @@ func (c *Conn) finish(e *EndError) {
 	if !first {
 		return
 	}
-	cutConn(c.nc)
+	c.reg.cutConn(c.nc)
 	c.trace.closed(c.end)
 	c.dropQueue()
 	c.write.mu.Lock() // soon: whoever holds it fails now
@@ -326,11 +326,11 @@ func (c *Conn) moveToClosed(e *EndError) (x details, first bool) {
 // cutConn closes a socket at once. A tls.Conn would try to send an alert, and
 // could wait for that, so what lies under it comes first; but it is closed too,
 // since a connection around it may count on that.
-func cutConn(nc net.Conn) {
+func (g *registry) cutConn(nc net.Conn) {
 	if outer, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		innermost(outer.NetConn()).Close()
+		g.closeConn(innermost(outer.NetConn()))
 	}
-	nc.Close()
+	g.closeConn(nc)
 }
 
 // innermost returns what lies under the connections that tell, as tls.Conn does.

@@ -421,7 +421,7 @@ func (h *handshake) write(c *Conn, head []byte) error {
 	if h.sock != nil || c.sock != nil {
 		by = h.deadline
 	}
-	err := writeAnswer(c.nc, head, by)
+	err := h.reg.writeAnswer(c.nc, head, by)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() == stateOpen { // else the end has a deadline of its own
@@ -547,7 +547,7 @@ func (h *handshake) cut() {
 	nc := h.nc
 	h.mu.Unlock()
 	if nc != nil {
-		cutConn(nc)
+		h.reg.cutConn(nc)
 		h.notify()
 	}
 }

@@ -283,6 +283,6 @@ func (c *Conn) lingerAndFinish() {
 		end = soon // the peer doesn't see ours before this is over
 	}
 	c.nc.SetReadDeadline(end)
-	discardUntilEnd(c.nc)
+	c.reg.discardUntilEnd(c.nc)
 	c.finish(nil)
 }

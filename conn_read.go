@@ -488,7 +488,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 			if c.sock != nil {
 				n, err = c.tryReadLoop(p)
 			} else {
-				n, err = c.nc.Read(p)
+				n, err = c.reg.read(c.nc, p)
 			}
 			c.stopWait(err)
 			if n == 0 && err == nil {

@@ -71,7 +71,7 @@ func (c *Conn) fillHeld() (int, error) {
 		r.moveTo(smallSize)
 	}
 	r.compact()
-	n, err := c.nc.Read(r.in.b[r.in.w:])
+	n, err := c.reg.read(c.nc, r.in.b[r.in.w:])
 	r.in.w += n
 	return n, err
 }
@@ -455,7 +455,7 @@ func (c *Conn) writePieces(p, q []byte) error {
 	for _, part := range [2][]byte{p, q} {
 		size := c.pieceSize(len(part))
 		for len(part) > 0 {
-			n, err := c.nc.Write(part[:min(len(part), size)])
+			n, err := c.reg.write(c.nc, part[:min(len(part), size)])
 			c.tookBytes(n)
 			if err != nil {
 				return err

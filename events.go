@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -262,3 +263,30 @@ type nobody struct{}
 
 func (nobody) remoteAddr() string { return "" }
 func (nobody) fail(error)         {}
+
+// read, write and closeConn call methods of nc that may be the application's. One
+// that panics fails, as the network does: what is locked around them has to be let
+// go, and who calls them may serve others too.
+func (g *registry) read(nc net.Conn, p []byte) (n int, err error) {
+	defer g.caught(nc, &err)
+	return nc.Read(p)
+}
+
+func (g *registry) write(nc net.Conn, p []byte) (n int, err error) {
+	defer g.caught(nc, &err)
+	return nc.Write(p)
+}
+
+func (g *registry) closeConn(nc net.Conn) (err error) {
+	defer g.caught(nc, &err)
+	return nc.Close()
+}
+
+// caught counts and logs a panic of nc's, and makes it err.
+func (g *registry) caught(nc net.Conn, err *error) {
+	if value := recover(); value != nil {
+		cause := &panicError{value}
+		g.panicked(remoteOf(nc), cause, debug.Stack())
+		*err = cause
+	}
+}

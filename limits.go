@@ -317,7 +317,7 @@ func (s *Server) turnAway(h *handshake, err error) {
 	if s.refusing.Add(1) > maxRefusals {
 		s.refusing.Add(-1)
 		s.note(h.remote, err)
-		cutConn(h.nc)
+		s.reg.cutConn(h.nc)
 		s.forget(h)
 		return
 	}

@@ -585,7 +585,7 @@ func (s *Server) Close() error {
 		err = plain.Close()
 	}
 	for _, pc := range plainConns { // net/http may not have had it yet
-		cutConn(pc)
+		s.reg.cutConn(pc)
 	}
 	return err
 }

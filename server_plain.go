@@ -81,7 +81,7 @@ func (h *handshake) leaveToHTTP() error {
 	}
 	queue, ok := s.enterPlain(h, pc)
 	if !ok {
-		cutConn(pc)
+		s.reg.cutConn(pc)
 		return errShutdown
 	}
 	select {

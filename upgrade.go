@@ -254,7 +254,7 @@ func (g *registry) forget() {
 
 // answerRefusal answers err, if it is a refusal. r is the request that was refused,
 // nil if it wasn't read. by is as in writeAnswer.
-func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace, by time.Time) bool {
+func (g *registry) answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace, by time.Time) bool {
 	var refused *HandshakeError
 	if !errors.As(err, &refused) {
 		return false
@@ -264,14 +264,14 @@ func answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t
 		answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
 	}
 	t.refusal(answer)
-	writeAnswer(nc, answer, by)
+	g.writeAnswer(nc, answer, by)
 	return true
 }
 
 // writeAnswer writes the answer of a handshake until by, or without a deadline of
 // its own if that is zero. A deadline costs a socket of the loop's memory for its
 // whole life, so that gets one only if it must.
-func writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
+func (g *registry) writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 	if s, ok := nc.(*netloop.Socket); ok {
 		n, err := s.TryWrite(answer, nil)
 		if n == len(answer) || err != nil && err != netloop.ErrWait {
@@ -282,7 +282,7 @@ func writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 	if !by.IsZero() {
 		nc.SetWriteDeadline(by)
 	}
-	_, err := nc.Write(answer)
+	_, err := g.write(nc, answer)
 	return err
 }
 
@@ -294,14 +294,14 @@ func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.
 	if inside { // elsewhere there is a deadline already
 		by = h.deadline
 	}
-	switch answered := answerRefusal(h.nc, r, err, extra, t, by); {
+	switch answered := h.reg.answerRefusal(h.nc, r, err, extra, t, by); {
 	case !answered:
-		cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
+		h.reg.cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
 	case inside:
 		beginLinger(h.sock, time.Now().Add(lingerTime))
 		h.lingers = true
 	default:
-		linger(h.nc)
+		h.reg.linger(h.nc)
 	}
 	t.closed(err)
 }
