@@ -557,11 +557,12 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// socketOf returns the descriptor that nc's bytes leave by, under TLS too; nil
-// for another connection.
-func socketOf(nc net.Conn) syscall.RawConn {
-	if tc, ok := nc.(*tls.Conn); ok {
-		nc = tc.NetConn()
+// socketOf returns the socket that nc's bytes leave by, under TLS and under wrappers
+// that show it, to be asked how many wait there: what is read and written goes through
+// nc all the same. It is nil for another connection.
+func socketOf(nc net.Conn) (raw syscall.RawConn) {
+	if sc, ok := innermost(nc).(syscall.Conn); ok {
+		raw, _ = sc.SyscallConn()
 	}
-	return descriptorOf(nc)
+	return raw
 }

@@ -61,15 +61,7 @@ func TestCutForgets(t *testing.T) {
 	write := func(c *Conn) {
 		go func(cut chan<- error) { cut <- c.WriteMessage(BinaryMessage, make([]byte, 32<<20)) }(cut)
 	}
-	ways := slowWays(t, u, write)
-	ln := &wrappingListener{Listener: listen(t), wrap: wrappers["counting"]}
-	s := &Server{Upgrader: u, Handler: Events{OnOpen: func(c *Conn, _ *http.Request) { write(c) }}}
-	serve(t, s, ln)
-	ways["wrapped"] = func() *peer { return newPeer(t, dialAddr(t, ln.Addr().String())) }
-	tln := &wrappingListener{Listener: listen(t), wrap: wrappers["counting"]}
-	serve(t, s, tls.NewListener(tln, &tls.Config{Certificates: []tls.Certificate{testCertificate()}}))
-	ways["wrapped, TLS"] = func() *peer { return dialTLS(t, tln.Addr().String(), clientTLS()) }
-	for way, dial := range ways {
+	for way, dial := range slowWays(t, u, write) {
 		t.Run(way, func(t *testing.T) {
 			cut = make(chan error, 1)
 			p := dial()

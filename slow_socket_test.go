@@ -15,7 +15,8 @@ import (
 )
 
 // slowWays are the ways to serve a client over a real socket; each returns the
-// client's end, with a small receive buffer but for TLS and multipath TCP.
+// client's end, with a small receive buffer but for TLS, multipath TCP and sockets
+// that are wrapped.
 func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *peer {
 	events := Events{OnOpen: func(c *Conn, _ *http.Request) { write(c) }}
 	function := HandlerFunc(func(c *Conn, _ *http.Request) {
@@ -41,6 +42,16 @@ func slowWays(t *testing.T, u Upgrader, write func(c *Conn)) map[string]func() *
 		"multipath, TLS": func() *peer {
 			addr := serveTLS(t, &Server{Handler: events, Upgrader: u})
 			return newPeer(t, tls.Client(dialMultipath(t, addr), clientTLS()))
+		},
+		"wrapped": func() *peer {
+			ln := &wrappingListener{Listener: listen(t), wrap: wrappers["counting"]}
+			serve(t, &Server{Handler: events, Upgrader: u}, ln)
+			return newPeer(t, dialAddr(t, ln.Addr().String()))
+		},
+		"wrapped, TLS": func() *peer {
+			ln := &wrappingListener{Listener: listen(t), wrap: wrappers["counting"]}
+			serve(t, &Server{Handler: events, Upgrader: u}, tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{testCertificate()}}))
+			return dialTLS(t, ln.Addr().String(), clientTLS())
 		},
 	}
 }

@@ -102,8 +102,8 @@ type Upgrader struct {
 	// WriteTimeout is how long a write may wait without the peer's system taking
 	// a byte before the connection is cut; 10 s by default. A peer that keeps
 	// reading is never cut, however slowly and whatever the size. Linux tells what
-	// was taken; elsewhere, and for a net.Conn that is neither of package net's
-	// own nor TLS over one, a part of up to 16 KiB has to be taken in that time.
+	// was taken; elsewhere, and for a net.Conn that shows no socket under it, by
+	// SyscallConn or by NetConn, a Write of up to 16 KiB has to return in that time.
 	// Over TLS a client reads a whole record, of up to 16 KiB, before it reads on.
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the closing handshake may make no progress, as
