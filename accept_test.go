@@ -72,6 +72,16 @@ func overServers(t *testing.T, server func() *Server, f func(t *testing.T, dial 
 			return websockettest.NewClient(t, tls.Client(dial(t).NetConn(), clientTLS()))
 		}
 	})
+	way("http, TLS", func(t *testing.T, s *Server) dialFunc {
+		web := httptest.NewUnstartedServer(s)
+		web.TLS = &tls.Config{Certificates: []tls.Certificate{testCertificate()}}
+		web.StartTLS()
+		t.Cleanup(web.Close)
+		dial := over(web.Listener)
+		return func(t *testing.T) *websockettest.Client {
+			return websockettest.NewClient(t, tls.Client(dial(t).NetConn(), clientTLS()))
+		}
+	})
 	way("http", func(t *testing.T, s *Server) dialFunc {
 		web := httptest.NewServer(s)
 		t.Cleanup(web.Close)
