@@ -59,13 +59,19 @@ func (namelessConn) LocalAddr() net.Addr  { return nil }
 func TestConnWithoutAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipeListener()
-		serve(t, &Server{Handler: echoEvents(), MaxConnsPerIP: 1}, ln)
+		var trace strings.Builder
+		s := &Server{Handler: echoEvents(), MaxConnsPerIP: 1, Upgrader: Upgrader{Trace: NewTextTrace(&trace)}}
+		serve(t, s, ln)
 		for range 2 {
 			server, client := pipePair(t)
 			ln.conns <- namelessConn{server}
 			p := newPeer(t, client)
 			p.handshake()
 			p.wantEcho("hello")
+		}
+		synctest.Wait()
+		if want := "#1 accepted, a websocket.namelessConn\n"; s.Stats().Panics != 0 || !strings.HasPrefix(trace.String(), want) {
+			t.Errorf("%d panics, and the trace begins with %q; want none and %q", s.Stats().Panics, cut(trace.String(), 50), want)
 		}
 	})
 }

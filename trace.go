@@ -334,6 +334,10 @@ func (t *textTrace) line(label, format string, args ...any) {
 
 func (t *textTrace) accepted(id uint64, nc net.Conn) {
 	local := nc.LocalAddr()
+	if local == nil { // an application's own may have none
+		t.begin(id, "accepted, a %T", nc)()
+		return
+	}
 	t.begin(id, "accepted by %v from %v (%s)", local, nc.RemoteAddr(), local.Network())()
 }
 
