@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -77,7 +76,10 @@ func (h *handshake) takeProxyHeader() (whole bool, _ error) {
 // readProxyHeader takes the header from under TLS, where it stands before the
 // hello: not a byte more is read. Elsewhere it comes with the request.
 func (h *handshake) readProxyHeader() error {
-	tc, ok := h.nc.(*tls.Conn)
+	tc, ok := h.nc.(interface {
+		tlsConn
+		NetConn() net.Conn
+	})
 	if !ok || !h.proxied {
 		return nil
 	}

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -164,7 +163,7 @@ func (h *handshake) received(n int, err error, m *httphead.Memory) (whole bool, 
 	h.in.r = head
 	h.trace.request(h.in.b[:head])
 	r.RemoteAddr = h.remote
-	if tc, ok := h.nc.(*tls.Conn); ok {
+	if tc, ok := h.nc.(tlsConn); ok {
 		state := tc.ConnectionState()
 		r.TLS = &state
 	}

@@ -48,6 +48,9 @@ func (plainAddr) String() string  { return "behind a websocket.Server" }
 
 type tlsKey struct{}
 
+// A tlsConn is a *tls.Conn, or embeds one: net/http takes the state from either.
+type tlsConn interface{ ConnectionState() tls.ConnectionState }
+
 // plainKey marks the requests that came to net/http by this Server.
 type plainKey struct{ s *Server }
 
@@ -151,7 +154,7 @@ func (s *Server) newPlainServer() *http.Server {
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			ctx = context.WithValue(ctx, plainKey{s}, true)
 			if pc, ok := nc.(*plainConn); ok {
-				if tc, ok := pc.Conn.(*tls.Conn); ok { // which net/http can't see
+				if tc, ok := pc.Conn.(tlsConn); ok { // which net/http can't see
 					ctx = context.WithValue(ctx, tlsKey{}, tc)
 				}
 				nc = pc.Conn
@@ -190,7 +193,7 @@ func (s *Server) plainWriteTimeout() time.Duration {
 
 // routePlain serves what comes over the sockets that net/http has.
 func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
-	if tc, ok := r.Context().Value(tlsKey{}).(*tls.Conn); ok {
+	if tc, ok := r.Context().Value(tlsKey{}).(tlsConn); ok {
 		state := tc.ConnectionState()
 		r.TLS = &state
 	}

@@ -318,3 +318,65 @@ func TestTLSDeadlineStops101(t *testing.T) {
 		t.Errorf("Upgrade = %v, want one that a deadline caused", err)
 	}
 }
+
+// What an application makes of a TLS connection may embed it.
+type ownTLSListener struct{ net.Listener }
+
+type ownTLSConn struct{ *tls.Conn }
+
+func (l ownTLSListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return ownTLSConn{tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{testCertificate()}})}, nil
+}
+
+// A connection that embeds a *tls.Conn is TLS, to requests and to the rule of
+// Origin, for every request on it and behind a proxy, as net/http has it.
+func TestTLSOfTheApplication(t *testing.T) {
+	newServer := func() *Server {
+		return &Server{Handler: echoEvents(), HTTP: plainHandler, ErrorLog: new(logBook).logger()}
+	}
+	ways := map[string]func(t *testing.T, s *Server, ln net.Listener){
+		"Serve": func(t *testing.T, s *Server, ln net.Listener) { serve(t, s, ln) },
+		"behind a proxy": func(t *testing.T, s *Server, ln net.Listener) {
+			s.ProxyProtocol = ourProxies
+			serve(t, s, ln)
+		},
+		"net/http": func(t *testing.T, s *Server, ln net.Listener) {
+			hs := &http.Server{Handler: s}
+			go hs.Serve(ln)
+			t.Cleanup(func() { hs.Close() })
+		},
+	}
+	for way, start := range ways {
+		t.Run(way, func(t *testing.T) {
+			ln := ownTLSListener{listen(t)}
+			start(t, newServer(), ln)
+			dial := func() *peer {
+				nc := dialAddr(t, ln.Addr().String())
+				if way == "behind a proxy" {
+					io.WriteString(nc, proxyV1)
+				}
+				return newPeer(t, tls.Client(nc, clientTLS()))
+			}
+			foreign := strings.Replace(peerRequest, "\r\n\r\n", "\r\nOrigin: http://server.example\r\n\r\n", 1)
+			for _, page := range []bool{false, true} {
+				p := dial()
+				if page {
+					p.send([]byte("GET /a HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+					p.wantAnswer(200, `GET /a "" <nil> TLS true`)
+				}
+				p.send([]byte(foreign))
+				if resp, text := p.answer(); resp.StatusCode != http.StatusForbidden {
+					t.Errorf("an insecure page (behind a request: %t) is answered with %s %q", page, resp.Status, text)
+				}
+			}
+			p := dial()
+			p.handshake()
+			p.wantEcho("hello")
+			p.closeWith(CloseNormal, "")
+		})
+	}
+}
