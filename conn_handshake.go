@@ -474,7 +474,7 @@ func (h *handshake) end(err error, extra http.Header) error {
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
 func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
-	defer h.reg.tellRefusal(r, h.remote, err) // last: it may take its time
+	defer h.reg.tellRefusal(r, h.remote, err) // when it was answered
 	if h.s != nil {
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)

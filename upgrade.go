@@ -74,7 +74,8 @@ type Upgrader struct {
 	// server's side has to be able to see it. status is that of the answer, and
 	// err matches a *HandshakeError with what was wrong; with OnUpgrade's own
 	// error in it where that isn't one. Of a request that couldn't be read, or
-	// was turned away before, r has nothing but RemoteAddr.
+	// was turned away before, r has nothing but RemoteAddr. It has a goroutine of its
+	// own.
 	OnRefuse func(r *http.Request, status int, err error)
 
 	// Messages.
@@ -509,7 +510,9 @@ func (g *registry) tellRefusal(r *http.Request, remote string, err error) {
 	if r == nil {
 		r = &http.Request{RemoteAddr: remote, URL: new(url.URL), Header: make(http.Header)}
 	}
-	g.guard(nobody{}, func() { g.u.OnRefuse(r, refused.status(), err) })
+	// On a goroutine of its own: it may take its time, and the socket, its place and
+	// Shutdown don't wait for it.
+	go g.guard(nobody{}, func() { g.u.OnRefuse(r, refused.status(), err) })
 }
 
 // askApplication lets OnUpgrade decide, and holds what it says against what an

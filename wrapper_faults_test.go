@@ -1,0 +1,124 @@
+package websocket
+
+import (
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A panickingConn panics in the method that its switch names, from then on.
+type panickingConn struct {
+	net.Conn
+	in *atomic.Pointer[string]
+}
+
+func (c panickingConn) check(method string) {
+	if in := c.in.Load(); in != nil && *in == method {
+		panic("boom in " + method)
+	}
+}
+
+func (c panickingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.check("Read")
+	return n, err
+}
+
+func (c panickingConn) Write(p []byte) (int, error) {
+	c.check("Write")
+	return c.Conn.Write(p)
+}
+
+func (c panickingConn) Close() error {
+	err := c.Conn.Close()
+	c.check("Close")
+	return err
+}
+
+// A panickingListener accepts them, each with the same switch.
+type panickingListener struct {
+	net.Listener
+	in atomic.Pointer[string]
+}
+
+func (l *panickingListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return panickingConn{nc, &l.in}, err
+}
+
+// A net.Conn of the application's that panics costs its connection, whoever calls
+// it: the handler, the sweeper with its ping, or the queue.
+func TestConnPanics(t *testing.T) {
+	for name, test := range map[string]struct {
+		method string
+		do     func(c *Conn)
+	}{
+		"Read":             {"Read", func(*Conn) {}},
+		"Write":            {"Write", func(c *Conn) { c.WriteMessage(TextMessage, nil) }},
+		"Write, large":     {"Write", func(c *Conn) { c.WriteMessage(TextMessage, make([]byte, 1<<20)) }},
+		"Write of a ping":  {"Write", func(*Conn) {}},
+		"Write of a queue": {"Write", func(c *Conn) { c.Send(text("to all")) }},
+		"Write at the end": {"Write", func(c *Conn) { c.Close(CloseNormal, "") }},
+		"Close":            {"Close", func(c *Conn) { c.CloseNow() }},
+	} {
+		for kind, h := range eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
+			if text != nil {
+				c.Data.(func(*Conn))(c)
+			}
+		}) {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				ln := &panickingListener{Listener: listen(t)}
+				s := &Server{Handler: h, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{
+					PingInterval: 50 * time.Millisecond, PongTimeout: time.Second, CloseTimeout: 200 * time.Millisecond,
+					OnUpgrade: func(_ *http.Request, a *Accept) error {
+						a.Data = func(c *Conn) {
+							ln.in.Store(&test.method)
+							test.do(c)
+						}
+						return nil
+					},
+				}}
+				serve(t, s, ln)
+				p := newPeer(t, dialAddr(t, ln.Addr().String()))
+				p.handshake()
+				p.sendText("now")
+				eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
+				p.nc.Write(textFrame("to be read"))
+				p.leave()
+				eventually(t, "nothing is left", s.isAtRest)
+				if s.Stats().Panics == 0 {
+					t.Error("no panic was counted")
+				}
+				ln.in.Store(nil)
+				p = newPeer(t, dialAddr(t, ln.Addr().String()))
+				p.handshake()
+				p.closeWith(CloseNormal, "")
+			})
+		}
+	}
+}
+
+// The same while a handshake is given up, by a timer.
+func TestConnPanicsInARefusal(t *testing.T) {
+	for _, method := range []string{"Read", "Write", "Close"} {
+		ln := &panickingListener{Listener: listen(t)}
+		release := make(chan struct{})
+		s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: 100 * time.Millisecond,
+			OnUpgrade: func(*http.Request, *Accept) error {
+				ln.in.Store(&method)
+				<-release
+				return nil
+			}}}
+		serve(t, s, ln)
+		p := newPeer(t, dialAddr(t, ln.Addr().String()))
+		p.send([]byte(peerRequest))
+		eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
+		p.nc.Write([]byte("what is thrown away"))
+		p.leave()
+		eventually(t, "a panic in "+method+" is counted", func() bool { return s.Stats().Panics > 0 })
+		close(release)
+		eventually(t, "nothing is left", s.isAtRest)
+	}
+}
