@@ -355,9 +355,10 @@ const (
 // has not read yet; so the sending half is closed, and what is in flight is read and
 // thrown away (RFC 6455, section 7.1.1), here for lingerTime.
 func (g *registry) linger(nc net.Conn) {
-	nc.SetDeadline(time.Now().Add(lingerTime))
-	closeSending(nc)
-	g.discardUntilEnd(nc)
+	if nc.SetDeadline(time.Now().Add(lingerTime)) == nil { // or it could be for ever
+		closeSending(nc)
+		g.discardUntilEnd(nc)
+	}
 	g.closeConn(nc)
 }
 

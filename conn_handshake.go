@@ -72,6 +72,7 @@ type handshake struct {
 	mu     sync.Mutex     // never held over a call that waits
 	err    error          // why it was given up
 	timer  *time.Timer
+	watch  *time.Timer   // instead of a deadline that nc doesn't have; the server's alone
 	taken  chan struct{} // closed when giveUp has done with w
 	cancel context.CancelCauseFunc
 	detach func() bool // from net/http's context
@@ -98,7 +99,7 @@ func (h *handshake) start() {
 	if h.sock != nil && !h.deadline.IsZero() { // see wakeLate
 		h.expires.Store(monotonic() + int64(h.reg.u.handshakeTimeout()))
 	} else if h.nc != nil {
-		h.nc.SetDeadline(h.deadline)
+		h.bound()
 	}
 	if h.nc != nil {
 		t := h.reg.u.Trace.accepted(h.nc, h.reg)
@@ -272,7 +273,9 @@ func (h *handshake) shorten(t time.Duration) {
 	case h.phase == phaseDeciding:
 		h.timer.Reset(t)
 	case h.phase == phaseReading && h.nc != nil:
-		h.nc.SetReadDeadline(time.Now().Add(t))
+		if h.nc.SetReadDeadline(time.Now().Add(t)) != nil {
+			time.AfterFunc(t, h.cut)
+		}
 	}
 }
 
@@ -353,6 +356,9 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 			c.unserved()
 		}
 		return nil, err
+	}
+	if h.watch != nil {
+		h.watch.Stop()
 	}
 	if h.s != nil {
 		h.s.passOn(h)

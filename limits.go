@@ -310,6 +310,14 @@ func (s *Server) isIdle() bool { return s.active == 0 && len(s.handshakes) == 0 
 // on a goroutine, which TLS may keep for all of refusalTime.
 const maxRefusals = 64
 
+// bound holds a socket that isn't the loop's to HandshakeTimeout. A net.Conn of the
+// application's may have no deadlines, as a channel of SSH: a timer cuts it.
+func (h *handshake) bound() {
+	if h.nc.SetDeadline(h.deadline) != nil && !h.deadline.IsZero() {
+		h.watch = time.AfterFunc(time.Until(h.deadline), h.cut)
+	}
+}
+
 // turnAway ends a handshake that admit has refused. It holds no slot of
 // MaxHandshakes: a silent crowd would keep those from others. Few get an
 // answer, which over TLS they have to shake hands for; the rest are closed.

@@ -1,10 +1,14 @@
 package websocket
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -121,4 +125,66 @@ func TestConnPanicsInARefusal(t *testing.T) {
 		close(release)
 		eventually(t, "nothing is left", s.isAtRest)
 	}
+}
+
+// A net.Conn may have no deadlines, as a channel of SSH.
+type timelessConn struct{ net.Conn }
+
+func (timelessConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (timelessConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (timelessConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// One without deadlines is held to HandshakeTimeout all the same, and Shutdown
+// doesn't wait for longer than else.
+func TestConnWithoutDeadlines(t *testing.T) {
+	for name, test := range map[string]struct {
+		request string // "" for none
+		reads   bool
+		takes   time.Duration
+	}{
+		"silent":                   {"", false, time.Minute},
+		"half a request":           {peerRequest[:40], false, time.Minute},
+		"takes no 101":             {peerRequest, false, time.Minute},
+		"takes no refusal":         {"GET / HTTP/1.1\r\n\r\n", false, time.Minute},
+		"stays behind a refusal":   {"GET / HTTP/1.1\r\n\r\n", true, 0},
+		"silent, Shutdown":         {"", false, time.Second},
+		"takes no 101, Shutdown":   {peerRequest, false, time.Minute},
+		"half of one, Shutdown":    {peerRequest[:40], false, time.Second},
+		"refused, stays, Shutdown": {"GET / HTTP/1.1\r\n\r\n", true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ln := newPipeListener()
+				s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: time.Minute}}
+				serve(t, s, ln)
+				server, client := pipePair(t)
+				ln.conns <- timelessConn{server}
+				start := time.Now()
+				go client.Write([]byte(test.request))
+				if test.reads {
+					go io.Copy(io.Discard, client)
+				}
+				synctest.Wait()
+				if strings.Contains(name, "Shutdown") {
+					go s.Shutdown(t.Context())
+				}
+				for !s.isAtRest() && time.Since(start) < time.Hour {
+					time.Sleep(10 * time.Millisecond) // of the bubble's
+				}
+				if took := time.Since(start); took > test.takes+100*time.Millisecond {
+					t.Errorf("over after %v, want %v", took, test.takes)
+				}
+				client.Close()
+				synctest.Wait()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pipePair(t)
+		start := time.Now()
+		if _, _, err := Upgrade(timelessConn{server}); err == nil || time.Since(start) != 10*time.Second {
+			t.Errorf("Upgrade of a silent one = %v after %v, want an error after 10 s", err, time.Since(start))
+		}
+		client.Close()
+	})
 }
