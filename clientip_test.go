@@ -221,3 +221,31 @@ func TestProxyProtocolTurnedAway(t *testing.T) {
 		}
 	})
 }
+
+// A client behind a proxy has as many sockets of plain HTTP as another, also when
+// there is no place among the WebSockets.
+func TestProxyProtocolCountsPages(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		s := &Server{
+			ProxyProtocol: ourProxies, MaxConns: 2, MaxConnsPerIP: 2, Handler: Events{}, HTTP: http.NotFoundHandler(),
+			ErrorLog: new(logBook).logger(),
+		}
+		dial := serveTCP(t, s)
+		for range 2 {
+			if full {
+				p := dial()
+				p.send([]byte("PROXY TCP4 203.0.113.1 192.0.2.2 4711 80\r\n" + peerRequest))
+				p.wantBytes(peerAnswer)
+			}
+		}
+		for i, want := range []int{404, 404, 429} {
+			p := dial()
+			p.send([]byte(proxyV1 + "GET / HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+			if resp, text := p.answer(); resp.StatusCode != want {
+				t.Errorf("MaxConns reached %t: page %d is answered with %s %q, want %d", full, i, resp.Status, text, want)
+			}
+		}
+		s.Close()
+		eventually(t, "nothing is left", s.isAtRest)
+	}
+}

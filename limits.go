@@ -78,8 +78,8 @@ type client struct {
 
 // A plainPlace is one socket in the count of those that HTTP has.
 type plainPlace struct {
-	client *client
-	over   error // why there was none among the WebSockets, should it turn out to be one
+	client *client // nil for one that isn't limited, or isn't known yet
+	over   error   // why there was none among the WebSockets, should it turn out to be one
 }
 
 // admit counts a handshake in, unless there are too many or the server goes
@@ -130,15 +130,26 @@ func (s *Server) takePlainPlace(h *handshake, ip netip.Addr) error {
 	if most := orDefault(s.MaxHTTPConns, defaultMaxHTTPConns, math.MaxInt); s.plainActive >= most {
 		return errTooManyPlain
 	}
-	cl := s.clientOf(ip)
-	if cl != nil {
-		if cl.plain >= s.MaxConnsPerIP {
-			return errTooManyOf(cl.ip)
-		}
-		cl.plain++
+	p := new(plainPlace)
+	if err := s.countPlain(p, ip); err != nil {
+		return err
 	}
-	h.plain = &plainPlace{client: cl}
+	h.plain = p
 	s.plainActive++
+	return nil
+}
+
+// countPlain counts a socket of plain HTTP as one of ip's. It is called with mu held.
+func (s *Server) countPlain(p *plainPlace, ip netip.Addr) error {
+	cl := s.clientOf(ip)
+	if cl == nil {
+		return nil
+	}
+	if cl.plain >= s.MaxConnsPerIP {
+		return errTooManyOf(cl.ip)
+	}
+	cl.plain++
+	p.client = cl
 	return nil
 }
 

@@ -102,13 +102,17 @@ func (s *Server) placePlain(h *handshake) error {
 	if s.stopping.Load() {
 		return errGoingDown
 	}
-	if h.plain != nil {
-		return nil
-	}
+	var ip netip.Addr
 	if s.MaxConnsPerIP > 0 && s.ClientIP == nil {
-		return s.takePlainPlace(h, hostIP(h.remote))
+		ip = hostIP(h.remote)
 	}
-	return s.takePlainPlace(h, netip.Addr{})
+	switch {
+	case h.plain == nil:
+		return s.takePlainPlace(h, ip)
+	case h.plain.client == nil: // whom a proxy has named since
+		return s.countPlain(h.plain, ip)
+	}
+	return nil
 }
 
 // enterPlain moves h's socket from the handshakes to net/http's, unless Close
