@@ -274,12 +274,30 @@ func (c *Conn) cut(e *EndError) {
 	}
 }
 
+// cutUnwaited is cut for the sweeper, which has others to look after: a net.Conn of the
+// application's may take its time to close.
+func (c *Conn) cutUnwaited(e *EndError) {
+	if c.canTry() {
+		c.cut(e)
+	} else if c.becomeClosed(e) {
+		go c.closeSocket()
+	}
+}
+
 // finish closes the socket, moves to stateClosed and makes the record final:
 // the one that an end under way had begun, or else e. When it returns, whoever
 // called it, the groups and the registry have forgotten the connection and its
 // context is done: OnClose comes behind that.
 func (c *Conn) finish(e *EndError) {
+	if c.becomeClosed(e) {
+		c.closeSocket()
+	}
+}
+
+// becomeClosed is finish without the socket, and reports whether that is to follow.
+func (c *Conn) becomeClosed(e *EndError) (first bool) {
 	c.rare().finishing.Lock()
+	defer c.rare().finishing.Unlock()
 	x, first := c.moveToClosed(e)
 	if first {
 		for _, g := range x.groups {
@@ -290,10 +308,11 @@ func (c *Conn) finish(e *EndError) {
 		}
 		c.reg.remove(c)
 	}
-	c.rare().finishing.Unlock()
-	if !first {
-		return
-	}
+	return first
+}
+
+// closeSocket is the rest of finish.
+func (c *Conn) closeSocket() {
 	c.reg.cutConn(c.nc)
 	c.trace.closed(c.end)
 	c.dropQueue()
@@ -442,7 +461,7 @@ func (c *Conn) endClose(now int64) {
 	if n, _ := c.unsent(); n > 0 {
 		c.discard()
 	} // else a reset would only destroy what its application hasn't read yet
-	c.cut(nil)
+	c.cutUnwaited(nil)
 }
 
 // closeAndWait sends the close frame, and reads on to the peer's unless

@@ -360,12 +360,12 @@ func (c *Conn) perform(do duty, now int64, t *times) {
 	case dutyCutWriter:
 		c.reg.total.writeStalls.Add(1)
 		c.discard()
-		c.cut(&EndError{By: SidePeer, Err: errWriteTimeout})
+		c.cutUnwaited(&EndError{By: SidePeer, Err: errWriteTimeout})
 	case dutyCutSilent:
 		c.discard()
-		c.cut(&EndError{By: SidePeer, Err: errPongTimeout})
+		c.cutUnwaited(&EndError{By: SidePeer, Err: errPongTimeout})
 	case dutyCutBroken:
-		c.cut(&EndError{By: SidePeer, Err: errHalfOpen})
+		c.cutUnwaited(&EndError{By: SidePeer, Err: errHalfOpen})
 	case dutyEndClose:
 		c.endClose(now)
 	case dutyClosePending:

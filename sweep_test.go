@@ -249,22 +249,17 @@ func TestWriteTimeoutSwitchedOff(t *testing.T) {
 	})
 }
 
-// A sleepyConn takes an hour to close, and holds up who closes it.
-type sleepyConn struct{ net.Conn }
-
-func (sc sleepyConn) Close() error {
-	time.Sleep(time.Hour)
-	return sc.Conn.Close()
-}
-
 // When a machine slept for an hour its clock says that no peer was heard for
-// an hour. The sweeper alone is put to sleep here, by a connection that it has
-// to cut; a peer that was asked before answers after.
+// an hour. The sweeper alone is put to sleep here, by the hook of a connection that it
+// has to cut; a peer that was asked before answers after.
 func TestClockJumpCutsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := new(Upgrader)
-		server, client := pipePair(t)
-		sleepy, _ := connect(t, u, func(testing.TB) (net.Conn, net.Conn) { return sleepyConn{server}, client })
+		u := &Upgrader{Trace: &Trace{State: func(id uint64, state string) {
+			if id == 1 && state == "closed" {
+				time.Sleep(time.Hour)
+			}
+		}}}
+		sleepy, _ := connectPipe(t, u)
 		c, p := connectPipe(t, u)
 		end := readEnd(c)
 		_, payload, err := p.frame()
@@ -316,38 +311,31 @@ func TestCloseTimeoutWithoutAReader(t *testing.T) {
 	})
 }
 
-// A stuckConn can't be closed before the test allows it.
-type stuckConn struct {
-	net.Conn
-	closing, release chan struct{}
-}
-
-func (sc *stuckConn) Close() error {
-	sc.closing <- struct{}{}
-	<-sc.release
-	return sc.Conn.Close()
-}
-
 // Connections that the sweeper has in its hands at the moment are there too:
 // Shutdown would forget them, and wait for ever.
 func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &Upgrader{PingInterval: -1, WriteTimeout: -1} // one visit in 127 ticks
-		server, client := pipePair(t)
-		sc := &stuckConn{server, make(chan struct{}), make(chan struct{})}
-		first, _ := connect(t, u, func(testing.TB) (net.Conn, net.Conn) { return sc, client })
+		closing, release := make(chan struct{}), make(chan struct{})
+		hold := &Trace{State: func(id uint64, state string) {
+			if id == 1 && state == "closed" { // the sweeper waits for the hook
+				closing <- struct{}{}
+				<-release
+			}
+		}}
+		u := &Upgrader{PingInterval: -1, WriteTimeout: -1, Trace: hold} // one visit in 127 ticks
+		first, _ := connectPipe(t, u)
 		second, _ := connectPipe(t, u)
 		time.Sleep(time.Second)
 		for _, c := range []*Conn{first, second} { // so that the sweeper has both in its hands
 			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
 		}
-		<-sc.closing
+		<-closing
 		var got []*Conn
 		got = append(got, second.reg.conns()...)
 		if len(got) == 0 || got[len(got)-1] != second {
 			t.Errorf("while the sweeper cuts a connection conns() = %v, want the other one", got)
 		}
-		close(sc.release)
+		close(release)
 	})
 }
 

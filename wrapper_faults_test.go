@@ -188,3 +188,67 @@ func TestConnWithoutDeadlines(t *testing.T) {
 		client.Close()
 	})
 }
+
+// A lazyListener accepts connections whose Close waits.
+type lazyListener struct {
+	net.Listener
+	release <-chan struct{}
+}
+
+type lazyConn struct {
+	net.Conn
+	release <-chan struct{}
+}
+
+func (l lazyListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return lazyConn{nc, l.release}, err
+}
+
+func (c lazyConn) Close() error {
+	err := c.Conn.Close()
+	<-c.release
+	return err
+}
+
+// A net.Conn whose Close takes long delays nobody else's pings and timeouts.
+func TestConnThatClosesSlowly(t *testing.T) {
+	for name, u := range map[string]Upgrader{
+		"PongTimeout":  {PingInterval: 50 * time.Millisecond, PongTimeout: 100 * time.Millisecond},
+		"CloseTimeout": {PingInterval: 50 * time.Millisecond, PongTimeout: time.Minute, CloseTimeout: 50 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			closed := make(chan error, 3)
+			s := &Server{Upgrader: u, Handler: Events{
+				OnMessage: func(c *Conn, _ MessageType, _ []byte) { c.Close(CloseNormal, "") },
+				OnClose:   func(_ *Conn, err error) { closed <- err },
+			}}
+			ln := lazyListener{listen(t), release}
+			serve(t, s, ln)
+			lives := newPeer(t, dialAddr(t, ln.Addr().String()))
+			lives.handshake()
+			for range 2 {
+				p := newPeer(t, dialAddr(t, ln.Addr().String()))
+				p.handshake()
+				if name == "CloseTimeout" {
+					p.sendText("close")
+				}
+			}
+			for done := 0; done < 2; {
+				select {
+				case <-closed:
+					done++
+				default:
+					h, payload, err := lives.frame()
+					if err != nil || h.opcode != opPing {
+						t.Fatalf("another gets %v, %v; want its pings", h.opcode, err)
+					}
+					lives.send(clientFrame(opPong, true, payload))
+				}
+			}
+			close(release)
+			lives.nc.Close()
+		})
+	}
+}
