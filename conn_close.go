@@ -69,6 +69,7 @@ var errUnwanted = &ProtocolError{ClosePolicyViolation, "a message where none is 
 func (c *Conn) refuseMessages() {
 	c.reading.Lock()
 	defer c.reading.Unlock()
+	c.startRead()
 	err := c.beginMessage()
 	for err != nil && isTimeout(err) && c.connState() == stateOpen { // a deadline that was for the reads before
 		c.nc.SetReadDeadline(time.Time{})

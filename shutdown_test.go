@@ -537,3 +537,30 @@ func (p *peer) talk(t *testing.T) (n int64) {
 	}
 	return n
 }
+
+// A handler that has read what it needs and only writes from then on is told of
+// Shutdown as one that never read: at once.
+func TestShutdownBehindCloseRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: HandlerFunc(func(c *Conn, _ *http.Request) {
+			c.ReadMessage()
+			<-c.CloseRead().Done()
+		})}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		p := ln.open(t)
+		p.sendText("what I want")
+		synctest.Wait()
+		start := time.Now()
+		done := shutDown(s, context.Background())
+		p.wantClose(CloseGoingAway, "")
+		if took := time.Since(start); took > 0 {
+			t.Errorf("told after %v, want at once", took)
+		}
+		p.send(closeFrame(CloseGoingAway, ""))
+		p.nc.Close()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+	})
+}
