@@ -98,7 +98,9 @@ type Upgrader struct {
 	// the connection is cut; 20 s by default. Progress is a byte that comes, or one
 	// that its system takes from ours. A ping's time begins when it has left, and
 	// silence counts only while something waits to read: a callback that takes
-	// long, or a handler that only writes, cuts nobody.
+	// long, or a handler that only writes, cuts nobody. Where nothing tells what was
+	// taken (see WriteTimeout) a ping has left when it was written: there a slow
+	// reader needs longer, for what may lie in the system before it.
 	PongTimeout time.Duration
 	// WriteTimeout is how long a write may wait without the peer's system taking
 	// a byte before the connection is cut; 10 s by default. A peer that keeps
