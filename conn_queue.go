@@ -213,7 +213,7 @@ func (c *Conn) nextPiece() []byte {
 	waiting := q.messages[q.head:]
 	if len(waiting) == 0 {
 		q.reset()
-		q.rest = nil // of a connection that was cut meanwhile
+		q.rest = nil // of a socket that was cut
 		c.queue.Store(nil)
 		sendQueues.Put(q)
 		return nil

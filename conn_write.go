@@ -244,6 +244,7 @@ func (c *Conn) flush(p []byte, kind writeKind) error {
 	w := &c.write
 	if w.has(full) {
 		c.writeRest()
+		c.reg.drains.add(c) // the loop would have gone on with the queue
 	}
 	if w.err != nil || w.out == nil && p == nil {
 		return w.err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,6 +118,65 @@ func TestBroadcastAlone(t *testing.T) {
 			}
 			p.want(opText, "second")
 		})
+	}
+}
+
+// Who writes what the loop was to go on with leaves it the queue behind that.
+func TestQueueBehindPing(t *testing.T) {
+	const size = 8 << 20 // more than the socket takes
+	for name, write := range map[string]func(c *Conn) error{
+		"Ping": func(c *Conn) error { return c.Ping(nil) }, "Flush": (*Conn).Flush,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoom(t, Upgrader{SendQueue: 2 * size})
+			p := r.join(t, 1)[0]
+			p.takeLittle()
+			c := slices.Collect(r.Members())[0]
+			first := NewPreparedMessage(BinaryMessage, make([]byte, size))
+			if err := c.Send(first, text("second")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the socket is full", func() bool { return c.write.underWay() == writeQueued })
+			wrote := make(chan error, 1)
+			go func() { wrote <- write(c) }()
+			eventually(t, "the writer is at work", func() bool {
+				if !c.write.mu.TryLock() {
+					return true
+				}
+				c.unlockNow()
+				return false
+			})
+			p.want(opBinary, string(first.payload))
+			h, payload, err := p.frame()
+			if h.opcode == opPing {
+				h, payload, err = p.frame()
+			}
+			if payload != "second" || err != nil {
+				t.Errorf("behind the first message: %v %q, %v; want the second", h.opcode, payload, err)
+			}
+			if err := <-wrote; err != nil {
+				t.Errorf("%s = %v", name, err)
+			}
+		})
+	}
+}
+
+// What a socket that was cut didn't take goes to no other connection that gets its
+// queue from the pool.
+func TestRestOfQueueForgotten(t *testing.T) {
+	r := newRoom(t, Upgrader{})
+	p := r.join(t, 1)[0]
+	p.takeLittle()
+	c := slices.Collect(r.Members())[0]
+	if err := c.Send(NewPreparedMessage(BinaryMessage, make([]byte, 8<<20))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the socket is full", func() bool { return c.write.underWay() == writeQueued })
+	q := c.queue.Load()
+	c.CloseNow()
+	c.sendClose(false) // of who had begun the end before it
+	if q.rest != nil {
+		t.Errorf("a queue in the pool has the rest of a frame, %d bytes", len(q.rest))
 	}
 }
 
