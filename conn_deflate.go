@@ -88,19 +88,10 @@ func (a *answer) negotiateDeflate(r *http.Request, c *Compression) error {
 	return nil
 }
 
-// appendInflated reads the rest of a compressed message and appends what comes
-// out of it to dst.
-func (c *Conn) appendInflated(dst []byte) ([]byte, error) {
-	p, err := c.compressedPayload()
-	if err != nil {
-		return dst, err
-	}
-	return c.inflate(dst, p)
-}
-
-// borrowInflated is appendInflated into a buffer on loan.
+// borrowInflated reads the rest of a compressed message and inflates it into a
+// buffer on loan.
 func (c *Conn) borrowInflated() ([]byte, error) {
-	p, err := c.compressedPayload()
+	p, err := c.borrowPayload()
 	if err != nil {
 		return nil, err
 	}
@@ -120,30 +111,9 @@ func inflatedGuess(payload int, limit uint64) int {
 	return max(int(min(8*uint64(payload), limit)), smallSize)
 }
 
-// compressedPayload gathers the payload before any of it is inflated: bytes that
-// a slow peer sends are cheap to keep, what inflates them isn't.
-func (c *Conn) compressedPayload() ([]byte, error) {
-	p, ok, err := c.messageInPlace()
-	if !ok && err == nil {
-		p, err = c.gather()
-	}
-	return p, err
-}
-
-// gather assembles a compressed payload that doesn't lie in one piece. After a
-// deadline what had come is kept where it is: deadlines that pass, one for each
-// byte, must not cost a copy each.
-func (c *Conn) gather() ([]byte, error) {
-	r := c.read
-	p, err := c.assemble(r.takeHeld(), 0, c.growPooled)
-	if err != nil && interrupted(err) {
-		r.hold(p)
-		r.msg = nil // the pool won't have it back
-	}
-	return p, err
-}
-
-// inflate appends the message whose payload is p to dst.
+// inflate appends the message whose payload is p to dst. The payload is gathered
+// before any of it is inflated: bytes that a slow peer sends are cheap to keep, what
+// inflates them isn't.
 func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
 	r := c.read
 	limit := int(min(c.maxMessageSize(), math.MaxInt))

@@ -246,9 +246,6 @@ func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
 	return p, true, c.endMessage()
 }
 
-// interrupted reports whether a read may go on later where err has stopped it.
-func interrupted(err error) bool { return err == netloop.ErrWait || isTimeout(err) }
-
 // lingerOn is linger for a connection of the loop's.
 func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	left := int(c.rare().lingerLeft)

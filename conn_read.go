@@ -87,7 +87,10 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 		return 0, nil, err
 	}
 	if r.compressed {
-		dst, err := c.appendInflated(dst)
+		p, err := c.borrowPayload()
+		if err == nil {
+			dst, err = c.inflate(dst, p)
+		}
 		return MessageType(r.opcode), dst, err
 	}
 	p, ok, err := c.messageInPlace()
@@ -128,18 +131,27 @@ func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 		p, err := c.borrowInflated()
 		return MessageType(r.opcode), p, err
 	}
+	p, err := c.borrowPayload()
+	return MessageType(r.opcode), p, err
+}
+
+// borrowPayload returns the payload of the message: where it lies, or put together
+// in r.msg. What had come of it when a deadline passed is kept there: deadlines that
+// pass, one for each byte, must not cost a copy each.
+func (c *Conn) borrowPayload() ([]byte, error) {
 	p, ok, err := c.messageInPlace()
 	if ok || err != nil {
-		return MessageType(r.opcode), p, err
+		return p, err
 	}
-	if r.msg != nil { // it was interrupted
+	r := c.read
+	if r.msg != nil {
 		p = r.msg.pending()
 	}
 	p, err = c.assemble(p, 0, c.growPooled)
 	if err != nil && r.msg != nil {
 		r.msg.w = len(p)
 	}
-	return MessageType(r.opcode), p, err
+	return p, err
 }
 
 // wholeMessage is borrowMessage for what most messages are: one frame of less
