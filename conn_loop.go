@@ -222,30 +222,6 @@ func (c *Conn) tryReadLoop(p []byte) (int, error) {
 	return c.sock.TryRead(p)
 }
 
-// wholeInPlace is messageInPlace on the loop: a message that isn't whole yet
-// doesn't lie in the worker's buffer until it is.
-func (c *Conn) wholeInPlace() (p []byte, ok bool, err error) {
-	r := c.read
-	if c.large = r.left > uint64(len(r.in.b)); c.large {
-		return nil, false, nil
-	}
-	size := int(r.left)
-	for r.in.w-r.in.r < size {
-		if err := c.fill(); err == netloop.ErrWait {
-			return nil, false, nil
-		} else if err != nil {
-			return nil, false, err
-		}
-	}
-	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
-	if err := c.checkPayload(p); err != nil {
-		return nil, false, err
-	}
-	r.in.r += size
-	r.left = 0
-	return p, true, c.endMessage()
-}
-
 // lingerOn is linger for a connection of the loop's.
 func (c *Conn) lingerOn(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	left := int(c.rare().lingerLeft)

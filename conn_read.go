@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rawws/websocket/internal/netloop"
 	"github.com/rawws/websocket/internal/utf8x"
 )
 
@@ -353,15 +354,14 @@ func (c *Conn) tooManyControls() bool {
 }
 
 // messageInPlace waits for an unfragmented message that fits the read buffer
-// and returns it where it lies; ok is false for any other.
+// and returns it where it lies; ok is false for any other. On the loop a message
+// that isn't whole yet doesn't lie in the worker's buffer until it is.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	r := c.read
 	if !r.fin || r.fragments != 1 || r.held != nil || r.msg != nil {
 		return nil, false, nil
 	}
-	if c.sock != nil {
-		return c.wholeInPlace()
-	}
+	c.large = c.sock != nil && r.left > uint64(len(r.in.b))
 	if r.in == nil || r.left > uint64(c.bufferSize()) {
 		if r.left == 0 {
 			return nil, true, c.endMessage()
@@ -369,20 +369,25 @@ func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 		return nil, false, nil
 	}
 	size := int(r.left)
-	for {
-		have := min(r.in.w-r.in.r, size)
-		if err := c.checkPayload(r.in.b[r.in.r+int(r.seen) : r.in.r+have]); err != nil {
-			return nil, false, err
+	for r.in.w-r.in.r < size {
+		if c.sock == nil {
+			came := r.in.pending()
+			if err := c.checkPayload(came[r.seen:]); err != nil {
+				return nil, false, err
+			}
+			r.seen = int16(len(came))
 		}
-		if r.seen = int16(have); have == size {
-			break
-		}
-		if err := c.fill(); err != nil {
+		if err := c.fill(); err == netloop.ErrWait {
+			return nil, false, nil
+		} else if err != nil {
 			return nil, false, err
 		}
 		c.touchMessage()
 	}
 	p = r.in.b[r.in.r : r.in.r+size : r.in.r+size]
+	if err := c.checkPayload(p[r.seen:]); err != nil {
+		return nil, false, err
+	}
 	r.in.r += size
 	r.left = 0
 	return p, true, c.endMessage()
