@@ -392,18 +392,23 @@ type scriptRaw struct{ s *scriptConn }
 func (r scriptRaw) Read(try func(fd uintptr) bool) error { return r.s.rawRead(try) }
 func (r scriptRaw) Control(func(fd uintptr)) error       { return errors.ErrUnsupported }
 
-// Write takes what try writes by way of a pipe, which has room for what is held back:
-// on a busy machine the registry may find that a callback is slow.
+// Write takes what try writes by way of a pipe.
 func (r scriptRaw) Write(try func(fd uintptr) bool) error {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer out.Close()
+	var p []byte
+	read := make(chan error)
+	go func() {
+		var err error
+		p, err = io.ReadAll(out)
+		read <- err
+	}()
 	try(in.Fd())
 	in.Close()
-	p, err := io.ReadAll(out)
-	if err == nil {
+	if err = <-read; err == nil {
 		_, err = r.s.Write(p)
 	}
 	return err
@@ -481,7 +486,7 @@ func (w serving) serve(tb testing.TB, v *conformanceCase, s *scriptConn) {
 		tb.Fatalf("%v: Upgrade: %v", w, err)
 	}
 	if w.pipe { // as if it were a socket
-		c.raw = newDescriptor(scriptRaw{s})
+		c.raw = &descriptor{RawConn: scriptRaw{s}}
 	}
 	switch w.reader {
 	case "Events":

@@ -145,8 +145,8 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	if s, ok := nc.(*netloop.Socket); ok {
 		c.sock = s
 	} else if rawCapable {
-		if c.raw = newDescriptor(descriptorOf(nc)); c.raw != nil && netloop.Direct {
-			c.write.set(direct)
+		if raw := descriptorOf(nc); raw != nil {
+			c.raw = &descriptor{RawConn: raw}
 		}
 	}
 	if c.sock == nil {

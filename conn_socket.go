@@ -27,13 +27,6 @@ type descriptor struct {
 	try func(fd uintptr) bool // Conn.tryRead; nil before the first wait
 }
 
-func newDescriptor(raw syscall.RawConn) *descriptor {
-	if raw == nil {
-		return nil
-	}
-	return &descriptor{RawConn: raw}
-}
-
 // fill reads behind what is buffered, at least one byte. Answers that were held
 // back go out before the wait.
 func (c *Conn) fill() error {
@@ -201,41 +194,7 @@ func (c *Conn) tryWrite(p []byte) (int, error) {
 		c.tookBytes(n)
 		return n, err
 	}
-	rw := rawWrites.Get().(*rawWrite)
-	rw.p, rw.n, rw.err = p, 0, nil
-	err := c.raw.Write(rw.try)
-	n := rw.n
-	if err == nil {
-		err = rw.err
-	}
-	rw.p = nil
-	rawWrites.Put(rw)
-	c.tookBytes(n)
-	return n, err
-}
-
-// A rawWrite is one attempt to write without waiting. It is pooled, since the
-// runtime wants a function, and few connections are written to at a time.
-type rawWrite struct {
-	p   []byte
-	n   int
-	err error
-	try func(fd uintptr) bool
-}
-
-var rawWrites = sync.Pool{New: func() any {
-	rw := new(rawWrite)
-	rw.try = rw.write
-	return rw
-}}
-
-func (rw *rawWrite) write(fd uintptr) bool {
-	n, err := withFD(syscall.Write, fd, rw.p)
-	rw.n = max(n, 0)
-	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
-		rw.err = os.NewSyscallError("write", err)
-	}
-	return true
+	return c.writeSocket(p, nil, false)
 }
 
 // unsent returns how many of the bytes that were written the peer's system
@@ -323,8 +282,8 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	switch {
 	case c.sock != nil:
 		err = c.writeLoop(p, q)
-	case c.raw != nil && w.has(direct):
-		err = c.writeSocket(p, q)
+	case c.raw != nil && netloop.Direct:
+		_, err = c.writeSocket(p, q, true)
 	default:
 		err = c.writePieces(p, q)
 	}
@@ -341,11 +300,13 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 }
 
 // A socketWrite is one write to the descriptor itself, which counts each part
-// that the system takes. It is pooled, since the runtime wants a function.
+// that the system takes. It is pooled, since the runtime wants a function, and few
+// connections are written to at a time.
 type socketWrite struct {
 	c     *Conn
-	p, q  []byte
+	p, q  []byte // what wasn't taken yet
 	err   error
+	wait  bool // until all is taken
 	large bool
 	try   func(fd uintptr) bool
 }
@@ -356,17 +317,19 @@ var socketWrites = sync.Pool{New: func() any {
 	return sw
 }}
 
-func (c *Conn) writeSocket(p, q []byte) error {
+// writeSocket writes p, and q behind it: whole, or what is taken at once.
+func (c *Conn) writeSocket(p, q []byte, wait bool) (n int, err error) {
 	sw := socketWrites.Get().(*socketWrite)
-	sw.c, sw.p, sw.q, sw.err = c, p, q, nil
-	sw.large = len(p)+len(q) > notsentLimit
-	err := c.raw.Write(sw.try)
+	sw.c, sw.p, sw.q, sw.err, sw.wait = c, p, q, nil, wait
+	sw.large = wait && len(p)+len(q) > notsentLimit
+	err = c.raw.Write(sw.try)
 	if err == nil {
 		err = sw.err
 	}
+	n = len(p) + len(q) - len(sw.p) - len(sw.q)
 	sw.c, sw.p, sw.q = nil, nil, nil
 	socketWrites.Put(sw)
-	return err
+	return n, err
 }
 
 func (sw *socketWrite) write(fd uintptr) (done bool) {
@@ -383,20 +346,29 @@ func (sw *socketWrite) write(fd uintptr) (done bool) {
 func (sw *socketWrite) writeParts(fd uintptr) (done bool) {
 	c := sw.c
 	for len(sw.p)+len(sw.q) > 0 {
-		n, err := netloop.Writev(fd, sw.p, sw.q)
+		var n int
+		var err error
+		if len(sw.q) == 0 { // always, where Writev does nothing
+			n, err = withFD(syscall.Write, fd, sw.p)
+		} else {
+			n, err = netloop.Writev(fd, sw.p, sw.q)
+		}
 		switch {
 		case n > 0:
 			c.tookBytes(n)
 			k := min(n, len(sw.p))
 			sw.p, sw.q = sw.p[k:], sw.q[n-k:]
-		case err == syscall.EAGAIN:
+		case err == syscall.EAGAIN && sw.wait:
 			c.lookSoon()
 			return false
-		case err == syscall.EINTR:
+		case err == syscall.EAGAIN, err == syscall.EINTR:
 		default:
 			sw.err = &net.OpError{Op: "write", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
 				Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("write", err)}
 			return true
+		}
+		if !sw.wait {
+			break
 		}
 	}
 	return true

@@ -30,7 +30,6 @@ const (
 	watched                         // the registry looks whether what is held back stays for long
 	full                            // the loop goes on, with the queue's rest or out, when the socket has room
 	halfSent                        // a message was begun that will never end: no other may follow it
-	direct                          // writes go to the descriptor itself
 	limited                         // the system knows notsentLimit
 )
 
