@@ -305,7 +305,7 @@ func (c *Conn) leaveRest(rest []byte, inOut bool) {
 	w.set(full)
 	c.waitsFrom(writeQueued)
 	c.lookSoon()
-	c.unlockFull()
+	c.release()
 }
 
 // drainOn goes on, on the loop, with what the socket had no room for. Who holds
@@ -343,7 +343,7 @@ func (c *Conn) drainNow() {
 		return
 	}
 	if w.has(full) {
-		c.unlockFull()
+		c.release()
 		return
 	}
 	c.drainLocked()

@@ -332,14 +332,14 @@ func (c *Conn) readControl(h header) error {
 	switch h.opcode {
 	case opPing:
 		c.reg.counters(c).pingsIn.Add(1)
-		return c.answerPing(p)
+		c.answerPing(p)
 	case opPong:
 		c.reg.counters(c).pongsIn.Add(1)
 		c.clock.pong(p, &c.reg.total)
-		return nil
 	default:
 		return c.peerClosed(p)
 	}
+	return nil
 }
 
 // tooManyControls counts a ping or pong.

@@ -124,43 +124,32 @@ func (c *Conn) wrote(err error, n int) {
 // unlockWrite lets go of the writer, but not with a pong left behind: a reader
 // that found it locked has left its answer there and gone on.
 func (c *Conn) unlockWrite() {
-	w := &c.write
-	for {
+	for again := true; again; again = c.release() {
 		c.writePong()
-		if w.has(full) {
-			c.unlockFull()
-			return
-		}
-		w.mu.Unlock()
-		if w.pong.Load() == nil || !w.mu.TryLock() {
-			return
-		}
 	}
-}
-
-// unlockFull lets go of a writer whose socket is full. The loop goes on when there
-// is room, with a pong that waits as well; it may have been told of the room while
-// the writer was locked.
-func (c *Conn) unlockFull() {
-	c.write.mu.Unlock()
-	c.sock.WantWrite()
 }
 
 // unlockNow is unlockWrite for who serves other connections too, and must not
 // wait for this one's peer to take a pong.
 func (c *Conn) unlockNow() {
+	if w := &c.write; w.pong.Load() != nil && !w.has(full) || c.release() {
+		go c.unlockWrite() // which has taken over mu
+	}
+}
+
+// release lets go of mu. Where the socket is full the loop goes on when there is
+// room, with a pong that waits as well; it may have been told of the room while
+// the writer was locked. Otherwise release reports whether a pong has come
+// meanwhile, and mu is taken again.
+func (c *Conn) release() (again bool) {
 	w := &c.write
 	if w.has(full) {
-		c.unlockFull()
-		return
-	}
-	if w.pong.Load() == nil {
 		w.mu.Unlock()
-		if w.pong.Load() == nil || !w.mu.TryLock() {
-			return
-		}
+		c.sock.WantWrite()
+		return false
 	}
-	go c.unlockWrite() // which has taken over mu
+	w.mu.Unlock()
+	return w.pong.Load() != nil && w.mu.TryLock()
 }
 
 // writePong sends the pong that waits. Who holds mu is the only one to take it.
@@ -170,7 +159,9 @@ func (c *Conn) writePong() {
 		return
 	}
 	f := w.pong.Swap(nil)
-	c.sendPong(f.p[:f.n])
+	if c.writeFrame(header{fin: true, opcode: opPong, length: uint64(f.n)}, f.p[:f.n]) == nil {
+		c.reg.counters(c).pongsOut.Add(1)
+	}
 	pongFrames.Put(f)
 }
 
@@ -182,19 +173,28 @@ func (c *Conn) holdPong() {
 		return
 	}
 	f := w.pong.Swap(nil)
-	h := header{fin: true, opcode: opPong, length: uint64(f.n)}
-	if c.trace != nil {
-		c.trace.frameWritten(h, f.p[:f.n])
-	}
-	w.out = joined(w.out, append(appendHeader(nil, h), f.p[:f.n]...))
+	c.hold(opPong, f.p[:f.n], batchSize+stashSize)
 	c.reg.counters(c).pongsOut.Add(1)
 	pongFrames.Put(f)
 }
 
-func (c *Conn) sendPong(p []byte) {
-	if c.writeFrame(header{fin: true, opcode: opPong, length: uint64(len(p))}, p) == nil {
-		c.reg.counters(c).pongsOut.Add(1)
+// hold puts a control frame behind what is held back, in a buffer of at least size
+// bytes where it doesn't fit there.
+func (c *Conn) hold(op opcode, p []byte, size int) {
+	w := &c.write
+	h := header{fin: true, opcode: op, length: uint64(len(p))}
+	if c.trace != nil {
+		c.trace.frameWritten(h, p)
 	}
+	if w.out == nil {
+		w.out = getBuffer(size)
+	} else if len(w.out.b)-w.out.w < maxHeaderLen+len(p) {
+		b := getBuffer(len(w.out.pending()) + size)
+		b.w = copy(b.b, w.out.pending())
+		putBuffer(w.out)
+		w.out = b
+	}
+	w.out.w = len(append(appendHeader(w.out.b[:w.out.w], h), p...))
 }
 
 // writeFrame sends a frame, after what is held back. A small payload is copied
@@ -298,23 +298,14 @@ func (c *Conn) wroteOut(err error) {
 // writeFramed sends a whole frame, after what is held back.
 func (c *Conn) writeFramed(frame []byte) error {
 	w := &c.write
+	if len(frame) <= copySize && w.has(corked) {
+		h, n, _ := parseHeader(frame)
+		return c.writeFrame(h, frame[n:])
+	}
 	if c.trace != nil && w.err == nil {
 		c.trace.framedWritten(frame)
 	}
-	if len(frame) > copySize || !w.has(corked) || w.err != nil {
-		return c.flush(frame, writeData)
-	}
-	if w.out != nil && len(w.out.b)-w.out.w < len(frame) {
-		if err := c.flush(nil, writeData); err != nil {
-			return err
-		}
-	}
-	if w.out == nil {
-		w.out = getBuffer(batchSize)
-	}
-	w.out.w += copy(w.out.b[w.out.w:], frame)
-	c.watchHeld()
-	return nil
+	return c.flush(frame, writeData)
 }
 
 // writeFailed makes the failure the answer to every write to come, and wakes
@@ -372,16 +363,29 @@ func (c *Conn) flushHeld() {
 		c.unlockNow()
 		return
 	}
+	c.flushNow(writeQueued, false)
+}
+
+// flushNow writes what is held back, a close frame as the last of it or not, as far
+// as the socket takes it at once. A goroutine waits for the rest and ends with it.
+// The caller holds write.mu, which is let go.
+func (c *Conn) flushNow(kind writeKind, closing bool) {
+	w := &c.write
 	if c.canTry() {
 		n, err := c.tryWrite(w.out.pending())
 		if w.out.r += n; err != nil || w.out.r == w.out.w {
 			c.wroteOut(err)
+			if err == nil && closing {
+				c.sentClose()
+			}
 			c.unlockNow()
 			return
 		}
 	}
 	go func() {
-		c.flush(nil, writeQueued)
+		if c.flush(nil, kind) == nil && closing {
+			c.sentClose()
+		}
 		c.unlockWrite()
 	}()
 }
@@ -420,23 +424,16 @@ var pongFrames = sync.Pool{New: func() any { return new(pongFrame) }}
 // answerPing sends the pong, or leaves it to whoever is writing: the reader
 // never waits for a writer that is stuck. A pong that waits already is replaced
 // (section 5.5.3).
-func (c *Conn) answerPing(p []byte) error {
+func (c *Conn) answerPing(p []byte) {
 	w := &c.write
-	locked := w.mu.TryLock()
-	if locked && !w.has(full) {
-		c.sendPong(p)
-		c.unlockWrite()
-		return nil
-	}
 	f := pongFrames.Get().(*pongFrame)
 	f.n = copy(f.p[:], p)
 	if old := w.pong.Swap(f); old != nil {
 		pongFrames.Put(old)
 	}
-	if locked || w.mu.TryLock() { // it was let go meanwhile, and may not have seen the pong
+	if w.mu.TryLock() { // or whoever holds it finds the pong
 		c.unlockWrite()
 	}
-	return nil
 }
 
 // tryControl sends a control frame without ever waiting, for the sweeper: what
@@ -451,45 +448,7 @@ func (c *Conn) tryControl(op opcode, payload []byte) bool {
 		c.unlockNow()
 		return false
 	}
-	h := header{fin: true, opcode: op, length: uint64(len(payload))}
-	if c.trace != nil {
-		c.trace.frameWritten(h, payload)
-	}
-	if w.out == nil && c.canTry() {
-		w.out = getBuffer(stashSize)
-		w.out.w = len(append(appendHeader(w.out.b[:0], h), payload...))
-		n, err := c.tryWrite(w.out.pending())
-		if w.out.r += n; err != nil || w.out.r == w.out.w {
-			c.wroteOut(err)
-			if err == nil && op == opClose {
-				c.sentClose()
-			}
-			c.unlockNow()
-			return true
-		}
-	} else {
-		w.out = joined(w.out, append(appendHeader(nil, h), payload...))
-	}
-	go func() {
-		if c.flush(nil, writeControl) == nil && op == opClose {
-			c.sentClose()
-		}
-		c.unlockWrite()
-	}()
+	c.hold(op, payload, stashSize)
+	c.flushNow(writeControl, op == opClose)
 	return true
-}
-
-// joined returns a buffer of what b holds and frame behind it.
-func joined(b *buffer, frame []byte) *buffer {
-	if b != nil && len(b.b)-b.w >= len(frame) {
-		b.w += copy(b.b[b.w:], frame)
-		return b
-	}
-	j := getBuffer(batchSize + stashSize)
-	if b != nil {
-		j.w = copy(j.b, b.pending())
-		putBuffer(b)
-	}
-	j.w += copy(j.b[j.w:], frame)
-	return j
 }
