@@ -291,6 +291,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 type buffer struct {
 	b    []byte
 	r, w int
+	lent bool // no pool's
 }
 
 const (
@@ -322,7 +323,7 @@ func getBuffer(n int) *buffer {
 
 func putBuffer(b *buffer) {
 	bits := bitLen(len(b.b) - 1)
-	if bits > maxBufferBits || len(b.b) != 1<<bits {
+	if b.lent || bits > maxBufferBits || len(b.b) != 1<<bits {
 		return
 	}
 	b.r, b.w = 0, 0

@@ -241,7 +241,7 @@ func (c *Conn) readBroken(err error) {
 func (c *Conn) endWrite(e *EndError) {
 	w := &c.write
 	if c.queue.Load() == nil && w.mu.TryLock() { // mostly there is nothing
-		idle := w.err == nil && w.out == nil && !w.has(full) && c.queue.Load() == nil
+		idle := w.err == nil && w.out == nil && c.queue.Load() == nil
 		if idle {
 			w.err = errClosing
 		}

@@ -62,7 +62,6 @@ type handshake struct {
 	proxied     bool // that header is to come
 	noKeepAlive bool // TCP's own keep-alive was left off
 	ready       bool // the loop's Ready runs
-	lent        bool // in is the loop's worker's
 	lingers     bool // the answer is out, and the loop closes behind it
 
 	place bool // in MaxConns; guarded by Server.mu
@@ -134,10 +133,8 @@ func (h *handshake) room() []byte {
 	if h.in.w == len(h.in.b) {
 		bigger := getBuffer(2 * len(h.in.b))
 		bigger.w = copy(bigger.b, h.in.b)
-		if !h.lent {
-			putBuffer(h.in)
-		}
-		h.in, h.lent = bigger, false
+		putBuffer(h.in)
+		h.in = bigger
 	}
 	return h.in.b[h.in.w:]
 }
@@ -466,7 +463,7 @@ func (h *handshake) end(err error, extra http.Header) error {
 		h.nc, err = plainUnderTLS(h.nc, err)
 	}
 	h.mu.Unlock()
-	if h.in != nil && !h.lent { // it is when a step has panicked
+	if h.in != nil { // the worker's, when a step has panicked
 		putBuffer(h.in)
 		h.in = nil
 	}
@@ -570,7 +567,7 @@ func (h *handshake) lost() error {
 		if <-taken; h.nc == nil {
 			h.refuseHTTP(h.r, err, nil)
 		}
-	} else if h.in != nil && !h.lent {
+	} else if h.in != nil {
 		putBuffer(h.in)
 		h.in = nil
 	}

@@ -125,7 +125,7 @@ type lender struct {
 func lenderOf(w *netloop.Worker) *lender {
 	l, ok := w.Local.(*lender)
 	if !ok {
-		l = &lender{buffer: buffer{b: w.Buf}}
+		l = &lender{buffer: buffer{b: w.Buf, lent: true}}
 		w.Local = l
 	}
 	return l
@@ -166,7 +166,7 @@ func (c *Conn) lend(l *lender) {
 		b.w = copy(b.b, r.in.pending())
 		putBuffer(r.in)
 	}
-	r.in, r.lent = b, true
+	r.in = b
 }
 
 // takeBack ends lend: what is left over, a part of a header or of a control
@@ -174,10 +174,9 @@ func (c *Conn) lend(l *lender) {
 // message under way into a reader of its own.
 func (c *Conn) takeBack(l *lender) {
 	r := c.read
-	if !r.lent {
+	if r.in != &l.buffer {
 		r.release()
 	} else {
-		r.lent = false
 		p := r.in.pending()
 		if r.in = nil; len(p) > 0 {
 			r.in = getBuffer(len(p))

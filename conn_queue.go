@@ -34,7 +34,7 @@ type sendQueue struct {
 	flying   int // bytes that are being written
 	credit   int // bytes that a message of NextWriter's had taken while these waited for its end
 
-	rest []byte // what the socket didn't take of a frame that isn't in writer.out; guarded by write.mu
+	rest buffer // a frame of which the socket took a part, as writer.out; guarded by write.mu
 }
 
 // A queued message may have others behind it that belong to it.
@@ -213,7 +213,7 @@ func (c *Conn) nextPiece() []byte {
 	waiting := q.messages[q.head:]
 	if len(waiting) == 0 {
 		q.reset()
-		q.rest = nil // of a socket that was cut
+		q.rest.b = nil // not to keep the message
 		c.queue.Store(nil)
 		sendQueues.Put(q)
 		return nil
@@ -255,7 +255,7 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 	if !c.canTry() || len(ms) != 1 || c.queue.Load() != nil || !w.mu.TryLock() {
 		return c.enqueue(ms)
 	}
-	if w.err != nil || w.stream != nil || w.has(halfSent) || w.out != nil || w.has(full) || w.has(corked) || c.queue.Load() != nil ||
+	if w.err != nil || w.stream != nil || w.has(halfSent) || w.out != nil || w.has(corked) || c.queue.Load() != nil ||
 		c.connState() != stateOpen {
 		c.unlockNow()
 		return c.enqueue(ms)
@@ -272,7 +272,7 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 		c.qmu.Lock()
 		c.ownQueue().flying += len(m.frame)
 		c.qmu.Unlock()
-		c.leaveRest(frame[n:], false)
+		c.leaveRest(frame[n:])
 		return nil
 	}
 	c.wroteOut(err)
@@ -280,27 +280,36 @@ func (c *Conn) sendNow(ms []*PreparedMessage) error {
 	return err
 }
 
-// writeOn writes the rest of a message and the queue behind it, and waits for
-// the peer. It has taken over write.mu.
-func (c *Conn) writeOn(p []byte) {
-	c.wroteOut(c.writeWaiting(p, nil, writeQueued))
-	c.drainQueue(writeQueued)
-	c.unlockWrite()
+// writeNow writes p, which is w.out or the next piece, as far as the socket takes
+// it at once, and reports whether that was all: else leaveRest has let go of mu.
+func (c *Conn) writeNow(p []byte) (whole bool) {
+	n, err := c.tryWrite(p)
+	if err == nil && n < len(p) {
+		c.leaveRest(p[n:])
+		return false
+	}
+	c.wroteOut(err)
+	return true
 }
 
-// leaveRest leaves what the socket didn't take, the rest of a frame or of w.out, to
-// the loop, or else to a goroutine that ends with it and with the queue. The caller
-// holds write.mu, which is let go.
-func (c *Conn) leaveRest(rest []byte, inOut bool) {
+// leaveRest leaves what the socket didn't take, the rest of w.out or of a queued
+// frame, to the loop, or else to a goroutine that ends with it and with the queue.
+// The caller holds write.mu, which is let go.
+func (c *Conn) leaveRest(rest []byte) {
 	w := &c.write
-	if c.sock == nil {
-		go c.writeOn(rest)
-		return
+	if w.out == nil {
+		q := c.queue.Load() // it is being written, so there is one
+		q.rest = buffer{b: rest, w: len(rest), lent: true}
+		w.out = &q.rest
 	}
-	if inOut {
-		w.out.r = w.out.w - len(rest)
-	} else {
-		c.queue.Load().rest = rest // it is being written, so there is one
+	w.out.r = w.out.w - len(rest)
+	if c.sock == nil {
+		go func() {
+			c.flush(nil, writeQueued)
+			c.drainQueue(writeQueued)
+			c.unlockWrite()
+		}()
+		return
 	}
 	w.set(full)
 	c.waitsFrom(writeQueued)
@@ -319,34 +328,28 @@ func (c *Conn) drainOn() {
 		c.unlockNow()
 		return
 	}
-	p, inOut := c.takeRest()
-	n, err := c.tryWrite(p)
-	if err == nil && n < len(p) {
-		c.leaveRest(p[n:], inOut)
-		return
+	w.clear(full)
+	if c.writeNow(w.out.pending()) {
+		w.since.Store(0)
+		c.drainLocked()
 	}
-	w.since.Store(0)
-	c.wroteRest(err, inOut)
-	c.drainLocked()
 }
 
 // drainNow writes the queue as far as the socket takes it at once.
 func (c *Conn) drainNow() {
 	w := &c.write
-	if !c.canTry() || !w.mu.TryLock() {
-		go c.drainSlow()
-		return
-	}
-	if w.stream != nil || w.has(halfSent) { // between the frames of a message
+	switch {
+	case !c.canTry() || !w.mu.TryLock():
+	case w.stream != nil || w.has(halfSent): // between the frames of a message
 		c.unlockNow()
-		go c.drainSlow()
-		return
-	}
-	if w.has(full) {
+	case w.has(full):
 		c.release()
 		return
+	default:
+		c.drainLocked()
+		return
 	}
-	c.drainLocked()
+	go c.drainSlow()
 }
 
 // drainLocked is drainNow for who holds write.mu, which is let go.
@@ -361,12 +364,9 @@ func (c *Conn) drainLocked() {
 		if p == nil {
 			break
 		}
-		n, err := c.tryWrite(p)
-		if err == nil && n < len(p) {
-			c.leaveRest(p[n:], w.out != nil)
+		if !c.writeNow(p) {
 			return
 		}
-		c.wroteOut(err)
 	}
 	c.endQueue()
 	c.unlockNow()
@@ -391,11 +391,10 @@ func (c *Conn) drainSlow() {
 
 // drainQueue writes the queue and waits for the peer. The caller holds write.mu.
 func (c *Conn) drainQueue(kind writeKind) {
+	if c.write.has(full) {
+		c.writeRest()
+	}
 	for c.write.err == nil {
-		if c.write.has(full) {
-			c.writeRest()
-			continue
-		}
 		c.writePong()
 		p := c.nextPiece()
 		if p == nil {

@@ -32,7 +32,6 @@ type reader struct {
 	empties    uint8           // frames of it in a row without a byte
 	started    bool            // a data frame was read whose message isn't handed over yet
 	compressed bool            // RSV1 was set on its first frame
-	lent       bool            // in is the worker's
 	turnOver   bool            // there is more to read, after the others
 	reads      uint8           // since Ready was called
 	utf8       utf8x.Validator // of a text message
@@ -584,7 +583,7 @@ func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
 func (r *reader) drop() {
 	r.freeMessage()
 	r.held = nil
-	if r.in != nil && !r.lent {
+	if r.in != nil && !r.in.lent {
 		putBuffer(r.in)
 		r.in = nil
 	}

@@ -144,7 +144,7 @@ func (r *reader) compact() {
 
 // release gives the read buffer back when everything in it is used up.
 func (r *reader) release() {
-	if r.in != nil && !r.lent && !r.pending() {
+	if r.in != nil && !r.in.lent && !r.pending() {
 		putBuffer(r.in)
 		r.in = nil
 	}

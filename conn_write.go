@@ -28,7 +28,7 @@ type writerFlag uint32
 const (
 	corked   writerFlag = 1 << iota // the Events loop holds more frames
 	watched                         // the registry looks whether what is held back stays for long
-	full                            // the loop goes on, with the queue's rest or out, when the socket has room
+	full                            // the loop goes on with out, and the queue, when the socket has room
 	halfSent                        // a message was begun that will never end: no other may follow it
 	limited                         // the system knows notsentLimit
 )
@@ -258,30 +258,8 @@ func (c *Conn) flush(p []byte, kind writeKind) error {
 
 // writeRest writes what the socket had no room for, and waits until it has.
 func (c *Conn) writeRest() {
-	p, inOut := c.takeRest()
-	c.wroteRest(c.writeWaiting(p, nil, writeQueued), inOut)
-}
-
-// takeRest returns what the socket had no room for: the rest of a frame, or what is
-// in w.out.
-func (c *Conn) takeRest() (p []byte, inOut bool) {
-	w := &c.write
-	w.clear(full)
-	if q := c.queue.Load(); q != nil && q.rest != nil {
-		p, q.rest = q.rest, nil
-		return p, false
-	}
-	if w.out == nil {
-		return nil, false
-	}
-	return w.out.pending(), true
-}
-
-// wroteRest ends its write.
-func (c *Conn) wroteRest(err error, inOut bool) {
-	if inOut || err != nil {
-		c.wroteOut(err)
-	}
+	c.write.clear(full)
+	c.wroteOut(c.writeWaiting(c.write.out.pending(), nil, writeQueued))
 }
 
 // wroteOut ends a write of w.out: the buffer goes back, a failure is kept.

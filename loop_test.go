@@ -307,23 +307,6 @@ func TestRequestAddress(t *testing.T) {
 	}
 }
 
-// The rest of a frame that waited for room when its connection was cut stays with
-// that: in the pool it would become a part of another connection's stream.
-func TestRestOfACutConnection(t *testing.T) {
-	opened := make(chan *Conn, 1)
-	s := &Server{Handler: Events{OnOpen: func(c *Conn, _ *http.Request) { opened <- c }}}
-	serveTCP(t, s)().handshake()
-	c := <-opened
-	c.Send(NewPreparedMessage(BinaryMessage, make([]byte, 32<<20)))
-	eventually(t, "the socket is full", func() bool { return c.write.has(full) })
-	q := c.queue.Load()
-	c.CloseNow()
-	c.sendClose(true) // as of a Close that had begun before
-	if c.queue.Load() != nil || q.rest != nil {
-		t.Errorf("a queue in the pool holds %d bytes of a connection that was cut", len(q.rest))
-	}
-}
-
 // An answer that the application has made larger than what the system takes at once
 // comes whole, and a client that doesn't take it is cut with its HandshakeTimeout.
 func TestLargeAnswers(t *testing.T) {

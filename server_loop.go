@@ -244,16 +244,15 @@ func (h *handshake) borrow(w *netloop.Worker) {
 		b.w = copy(b.b, h.in.pending())
 		putBuffer(h.in)
 	}
-	h.in, h.lent = b, true
+	h.in = b
 }
 
 // keep ends borrow. A request that is whole isn't kept, but what came behind it;
 // only net/http would read it again.
 func (h *handshake) keep() {
-	if !h.lent {
+	if !h.in.lent {
 		return
 	}
-	h.lent = false
 	b := h.in
 	h.in = nil
 	if h.r != nil && b.r == b.w && !h.s.isPage(h.r) || b.w == 0 {
