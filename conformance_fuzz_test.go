@@ -281,9 +281,6 @@ func checkHeld(t *testing.T, v *conformanceCase) func(*Conn) {
 // held is the memory of the buffers of c, whose reader is the caller.
 func held(c *Conn) int {
 	n := 0
-	if c.read.held != nil {
-		n = cap(*c.read.held)
-	}
 	for _, b := range []*buffer{c.read.in, c.read.msg, c.write.out} {
 		if b != nil {
 			n += cap(b.b)

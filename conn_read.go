@@ -14,11 +14,10 @@ import (
 // knows between two calls is the frame under way and how much of it has come.
 type reader struct {
 	in  *buffer // what has come and isn't used up; nil when that is nothing
-	msg *buffer // a message on loan to OnMessage that didn't lie in one piece in in
+	msg *buffer // a message that didn't lie in one piece in in: on loan to OnMessage, or interrupted by a deadline
 
 	left   uint64         // bytes of the payload of the frame under way that aren't consumed yet
 	size   uint64         // of the message's payload, as declared so far
-	held   *[]byte        // what had come of a message when a deadline passed
 	stream *messageReader // the one that NextReader returned for the message
 
 	got       int16 // what tryRead found
@@ -39,7 +38,7 @@ type reader struct {
 
 // idle reports whether r knows nothing that the next bytes depend on.
 func (r *reader) idle() bool {
-	return r.in == nil && r.msg == nil && !r.started && r.held == nil && r.stream == nil
+	return r.in == nil && r.msg == nil && !r.started && r.stream == nil
 }
 
 // ReadMessage reads the next message, whatever its number of fragments. It is
@@ -86,10 +85,13 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
 	}
-	if r.compressed {
+	if r.compressed || r.msg != nil { // which a deadline had interrupted
 		p, err := c.borrowPayload()
-		if err == nil {
+		if err == nil && r.compressed {
 			dst, err = c.inflate(dst, p)
+		} else if err == nil {
+			dst = append(dst, p...)
+			r.freeMessage()
 		}
 		return MessageType(r.opcode), dst, err
 	}
@@ -100,21 +102,14 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	if ok {
 		return MessageType(r.opcode), append(dst, p...), nil
 	}
-	base, ours := len(dst), cap(dst) == 0
-	if ours { // deadlines that pass, one for each byte, must not cost a copy each
-		dst = r.takeHeld()
-	} else {
-		dst = append(dst, r.takeHeld()...)
+	base := len(dst)
+	dst, err = c.assemble(dst, base, growSlice)
+	if came := dst[base:]; len(came) > 0 && err != nil && isTimeout(err) {
+		// Deadlines that pass, one for each byte, must not cost a copy each.
+		c.growPooled(nil, len(came))
+		r.msg.w = copy(r.msg.b, came)
 	}
-	if dst, err = c.assemble(dst, base, growSlice); err != nil {
-		if isTimeout(err) && ours {
-			r.hold(dst)
-		} else if isTimeout(err) {
-			r.hold(slices.Clone(dst[base:]))
-		}
-		return 0, nil, err
-	}
-	return MessageType(r.opcode), dst, nil
+	return MessageType(r.opcode), dst, err
 }
 
 // borrowMessage is appendMessage without the copy: the bytes are valid until
@@ -357,7 +352,7 @@ func (c *Conn) tooManyControls() bool {
 // that isn't whole yet doesn't lie in the worker's buffer until it is.
 func (c *Conn) messageInPlace() (p []byte, ok bool, err error) {
 	r := c.read
-	if !r.fin || r.fragments != 1 || r.held != nil || r.msg != nil {
+	if !r.fin || r.fragments != 1 || r.msg != nil {
 		return nil, false, nil
 	}
 	c.large = c.sock != nil && r.left > uint64(len(r.in.b))
@@ -565,24 +560,12 @@ func (c *Conn) skipMessage() error {
 	}
 }
 
-// hold keeps what had come of a message when a deadline passed.
-func (r *reader) hold(p []byte) { r.held = &p }
-
-// takeHeld returns what a deadline had interrupted.
-func (r *reader) takeHeld() (p []byte) {
-	if r.held != nil {
-		p, r.held = *r.held, nil
-	}
-	return p
-}
-
 // pending reports whether bytes have come that aren't used up.
 func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
 
 // drop gives all memory back at the end of the connection.
 func (r *reader) drop() {
 	r.freeMessage()
-	r.held = nil
 	if r.in != nil && !r.in.lent {
 		putBuffer(r.in)
 		r.in = nil
