@@ -330,6 +330,14 @@ func putBuffer(b *buffer) {
 	bufferPools[bits].Put(b)
 }
 
+// free gives back the buffer that b points to, if it does to one.
+func free(b **buffer) {
+	if *b != nil {
+		putBuffer(*b)
+		*b = nil
+	}
+}
+
 func (b *buffer) pending() []byte { return b.b[b.r:b.w] }
 
 // compact moves the pending bytes to the front when the room behind them is

@@ -371,10 +371,7 @@ func (w *writer) shut() {
 	if w.err == nil {
 		w.err = errClosing
 	}
-	if w.out != nil {
-		putBuffer(w.out)
-		w.out = nil
-	}
+	free(&w.out)
 	w.clear(full)
 	w.giveUpStream()
 }

@@ -118,7 +118,7 @@ func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
 	r := c.read
 	limit := int(min(c.maxMessageSize(), math.MaxInt))
 	out, err := deflate.Decompress(dst, p, c.deflate.window, limit)
-	r.freeMessage()
+	free(&r.msg)
 	size := len(out) - len(dst)
 	// Text that is wrong comes first, wherever the message breaks later.
 	if r.opcode == opText && (!r.utf8.Write(out[len(dst):]) || err == nil && !r.utf8.Complete()) {
@@ -147,14 +147,6 @@ func inflateError(err error, limit int) error {
 		return &ProtocolError{Code: CloseInvalidPayload, Reason: "compressed message cut short", Section: "RFC 7692, section 7.2.1"}
 	}
 	return &ProtocolError{Code: CloseInvalidPayload, Reason: "compressed message that isn't one: " + err.Error(), Section: "RFC 7692, section 7.2.2"}
-}
-
-// freeMessage gives back the message that lay in a buffer of its own.
-func (r *reader) freeMessage() {
-	if r.msg != nil {
-		putBuffer(r.msg)
-		r.msg = nil
-	}
 }
 
 // writeDeflated is WriteMessage of a message that is worth compressing. With a

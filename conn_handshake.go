@@ -463,10 +463,7 @@ func (h *handshake) end(err error, extra http.Header) error {
 		h.nc, err = plainUnderTLS(h.nc, err)
 	}
 	h.mu.Unlock()
-	if h.in != nil { // the worker's, when a step has panicked
-		putBuffer(h.in)
-		h.in = nil
-	}
+	free(&h.in)
 	if h.cancel != nil {
 		h.cancel(err)
 	}
@@ -567,9 +564,8 @@ func (h *handshake) lost() error {
 		if <-taken; h.nc == nil {
 			h.refuseHTTP(h.r, err, nil)
 		}
-	} else if h.in != nil {
-		putBuffer(h.in)
-		h.in = nil
+	} else {
+		free(&h.in)
 	}
 	h.trace.closed(err) // unless that was seen
 	return err

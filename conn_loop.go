@@ -201,8 +201,7 @@ func (c *Conn) takeBack(l *lender) {
 // fillLoop reads what the socket has at once.
 func (c *Conn) fillLoop() (int, error) {
 	r := c.read
-	r.compact()
-	p := r.in.b[r.in.w:]
+	p := r.room(stashSize)
 	if c.large && len(p) > batchSize {
 		p = p[:batchSize] // it moves behind its header: little of it is to be copied
 	}

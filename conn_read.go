@@ -91,7 +91,7 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 			dst, err = c.inflate(dst, p)
 		} else if err == nil {
 			dst = append(dst, p...)
-			r.freeMessage()
+			free(&r.msg)
 		}
 		return MessageType(r.opcode), dst, err
 	}
@@ -117,7 +117,7 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 func (c *Conn) borrowMessage() (MessageType, []byte, error) {
 	r := c.read
 	if !r.started {
-		r.freeMessage()
+		free(&r.msg)
 	}
 	if err := c.beginMessage(); err != nil {
 		return 0, nil, err
@@ -444,11 +444,8 @@ func (c *Conn) growPooled(b []byte, n int) []byte {
 		next = getBuffer(size)
 	}
 	b = append(next.b[:0], b...)
-	r := c.read
-	if r.msg != nil {
-		putBuffer(r.msg)
-	}
-	r.msg = next
+	free(&c.read.msg)
+	c.read.msg = next
 	return b
 }
 
@@ -565,11 +562,8 @@ func (r *reader) pending() bool { return r.in != nil && r.in.r < r.in.w }
 
 // drop gives all memory back at the end of the connection.
 func (r *reader) drop() {
-	r.freeMessage()
-	if r.in != nil && !r.in.lent {
-		putBuffer(r.in)
-		r.in = nil
-	}
+	free(&r.msg)
+	free(&r.in)
 }
 
 // buffered reports whether a whole frame lies unread in the buffer.

@@ -57,15 +57,8 @@ func (c *Conn) fill() error {
 
 // fillHeld reads into a buffer that stays with the connection.
 func (c *Conn) fillHeld() (int, error) {
-	r := c.read
-	if r.in == nil {
-		r.in = getBuffer(smallSize)
-	} else if len(r.in.b) < smallSize { // what a hijack left over
-		r.moveTo(smallSize)
-	}
-	r.compact()
-	n, err := c.reg.read(c.nc, r.in.b[r.in.w:])
-	r.in.w += n
+	n, err := c.reg.read(c.nc, c.read.room(smallSize))
+	c.read.in.w += n
 	return n, err
 }
 
@@ -105,13 +98,7 @@ func (c *Conn) gotNothing() error {
 // sending one.
 func (c *Conn) tryRead(fd uintptr) bool {
 	r := c.read
-	if r.in == nil {
-		r.in = getBuffer(batchSize)
-	} else if len(r.in.b) < batchSize {
-		r.moveTo(batchSize)
-	}
-	r.compact()
-	p := r.in.b[r.in.w:]
+	p := r.room(batchSize)
 	p = p[:min(len(p), batchSize)] // what the handshake left over may be larger
 	for {
 		n, err := withFD(syscall.Read, fd, p)
@@ -135,18 +122,23 @@ func (c *Conn) tryRead(fd uintptr) bool {
 	}
 }
 
-// compact makes room in the read buffer, for a header or for the payload under
-// way if that fits.
-func (r *reader) compact() {
-	size := len(r.in.b)
+// room returns where the next bytes go, in a buffer of at least size bytes: for a
+// header, or for the payload under way if that fits.
+func (r *reader) room(size int) []byte {
+	if r.in == nil {
+		r.in = getBuffer(size)
+	} else if len(r.in.b) < size { // what a wait or the handshake left over
+		r.moveTo(size)
+	}
+	size = len(r.in.b)
 	r.in.compact(max(int(min(r.left, uint64(size))), size/2))
+	return r.in.b[r.in.w:]
 }
 
 // release gives the read buffer back when everything in it is used up.
 func (r *reader) release() {
 	if r.in != nil && !r.in.lent && !r.pending() {
-		putBuffer(r.in)
-		r.in = nil
+		free(&r.in)
 	}
 }
 

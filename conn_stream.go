@@ -241,10 +241,7 @@ func (m *messageStream) close() error {
 	m.closed = true
 	m.cleanup.Stop()
 	err := m.send(true)
-	if m.buf != nil {
-		putBuffer(m.buf)
-		m.buf = nil
-	}
+	free(&m.buf)
 	return err
 }
 

@@ -264,10 +264,7 @@ func (c *Conn) writeRest() {
 
 // wroteOut ends a write of w.out: the buffer goes back, a failure is kept.
 func (c *Conn) wroteOut(err error) {
-	if out := c.write.out; out != nil {
-		putBuffer(out)
-		c.write.out = nil
-	}
+	free(&c.write.out)
 	if err != nil {
 		c.writeFailed(err)
 	}

@@ -130,7 +130,7 @@ func (c *Conn) messages() error {
 		// Most waits are here and not inside of borrowMessage: the stack of a
 		// goroutine that waits with fewer calls on it is half as large.
 		if !r.started {
-			r.freeMessage()
+			free(&r.msg)
 		}
 		if c.pendingEnd() != nil {
 			c.closePending()

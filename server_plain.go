@@ -75,8 +75,7 @@ func (h *handshake) leaveToHTTP() error {
 	// An empty line before the request, which we let pass, net/http wouldn't.
 	head := bytes.Clone(bytes.TrimPrefix(h.in.b[:h.in.w], []byte("\r\n")))
 	pc := &plainConn{Conn: h.nc, from: h.from, s: s, head: head, trace: h.trace}
-	putBuffer(h.in)
-	h.in = nil
+	free(&h.in)
 	h.trace.plain()
 	h.nc.SetDeadline(time.Time{})
 	if h.noKeepAlive {
