@@ -437,9 +437,6 @@ func (c *Conn) tookBytes(n int) {
 	touch(&w.writtenAt, c.reg.now.Load())
 }
 
-// A writeDeadline is what SetWriteDeadline got, as long as there is one.
-type writeDeadline struct{ at time.Time }
-
 // SetWriteDeadline sets the time after which the application's writes fail
 // with an error that matches os.ErrDeadlineExceeded; the zero time means
 // never. Until then it replaces WriteTimeout for them, and may be later than
@@ -458,7 +455,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
 		r.deadline.Store(nil)
 	} else {
-		r.deadline.Store(&writeDeadline{t})
+		d := t
+		r.deadline.Store(&d)
 	}
 	// A write under way is held to it too. Whichever comes later, this look or
 	// the writer's at its end, finds what the other has done.
@@ -471,7 +469,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 // writeDeadline returns what SetWriteDeadline has set, or nil.
-func (c *Conn) writeDeadline() *writeDeadline {
+func (c *Conn) writeDeadline() *time.Time {
 	if r := c.clock.rare.Load(); r != nil {
 		return r.deadline.Load()
 	}
@@ -484,13 +482,13 @@ func (c *Conn) holdToDeadline() {
 	defer c.mu.Unlock()
 	if d := c.writeDeadline(); d != nil && c.connState() != stateClosed {
 		c.rare().held.Store(true)
-		c.nc.SetWriteDeadline(d.at)
+		c.nc.SetWriteDeadline(*d)
 	}
 }
 
 // tooLate is the error of a write whose deadline has passed before it begins.
 func (c *Conn) tooLate() error {
-	if d := c.writeDeadline(); d != nil && time.Until(d.at) <= 0 {
+	if d := c.writeDeadline(); d != nil && time.Until(*d) <= 0 {
 		return errLate
 	}
 	return nil

@@ -77,8 +77,8 @@ type rareState struct {
 	pending   atomic.Pointer[EndError] // the end that waits until the handler reads on
 	pendingBy atomic.Int64             // when it waits no longer; 0 for no such time
 
-	deadline atomic.Pointer[writeDeadline] // of the application's writes; nil without one
-	held     atomic.Bool                   // nc has it as its own, until the write under way has ended
+	deadline atomic.Pointer[time.Time] // of the application's writes; nil without one
+	held     atomic.Bool               // nc has it as its own, until the write under way has ended
 
 	finishing sync.Mutex // held while the end is made known to all who ask
 
@@ -350,13 +350,8 @@ func (c *Conn) endRead() {
 
 // atWork reports whether the handler is at work on something that came.
 func (c *Conn) atWork() bool {
-	switch c.clock.handling.Load() {
-	case handlerEvents:
-		return !c.awaitsBytes()
-	case handlerWorks:
-		return true
-	}
-	return false
+	does := c.clock.handling.Load()
+	return does == handlerWorks || does == handlerEvents && !c.awaitsBytes()
 }
 
 // awaitsBytes reports whether somebody waits to read.
@@ -417,22 +412,21 @@ func (c *Conn) tooSlow(now int64) *ProtocolError {
 	}
 	m, k := c.rare().rate, &c.clock
 	least := int64(rateWindow/time.Second) * int64(c.reg.u.MinRate)
-	if begun := m.begun.Load(); begun == 0 || begun != m.in.target || !c.awaitsBytes() {
-		m.in = rateSpan{now, m.bytes.Load(), begun} // between messages, or we are the slow ones
-	} else if m.in.over(now) {
-		if m.bytes.Load()-m.in.bytes < least {
-			return errSlowSender
-		}
-		m.in = rateSpan{now, m.bytes.Load(), begun}
+	came, begun := m.bytes.Load(), m.begun.Load()
+	idle := begun == 0 || begun != m.in.target || !c.awaitsBytes() // between messages, or we are the slow ones
+	if !idle && m.in.over(now) && came-m.in.bytes < least {
+		return errSlowSender
+	}
+	if idle || m.in.over(now) {
+		m.in = rateSpan{now, came, begun}
 	}
 	taken, waits := k.written-k.unsent, c.write.underWay() != 0
-	if int32(taken-uint32(m.out.target)) >= 0 && !(waits && m.waits) {
-		// Nothing waited for the peer, or a write begins to: more than the system has.
-		m.out, m.waits = rateSpan{now, int64(taken), int64(k.written)}, waits
-	} else if m.out.over(now) {
-		if int64(taken-uint32(m.out.bytes)) < least {
-			return errSlowReader
-		}
+	// Nothing waited for the peer, or a write begins to: more than the system has.
+	idle = int32(taken-uint32(m.out.target)) >= 0 && !(waits && m.waits)
+	if !idle && m.out.over(now) && int64(taken-uint32(m.out.bytes)) < least {
+		return errSlowReader
+	}
+	if idle || m.out.over(now) {
 		m.out, m.waits = rateSpan{now, int64(taken), int64(k.written)}, waits
 	}
 	return nil

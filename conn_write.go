@@ -101,7 +101,7 @@ func (c *Conn) lockData() error {
 func (c *Conn) waitFor(done <-chan struct{}) {
 	var late <-chan time.Time
 	if d := c.writeDeadline(); d != nil {
-		t := time.NewTimer(time.Until(d.at))
+		t := time.NewTimer(time.Until(*d))
 		defer t.Stop()
 		late = t.C
 	}
