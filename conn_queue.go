@@ -200,8 +200,8 @@ func (c *Conn) hasQueued() bool {
 
 // nextPiece takes from the queue what is to be written next: messages that
 // were moved into w.out, as many as fit, or one that is written from where it
-// lies. It returns nil when the queue is empty, and then there is none. The
-// caller holds write.mu.
+// lies. It returns nil when the queue is empty, or nothing can be sent any more, and
+// then there is none. The caller holds write.mu.
 func (c *Conn) nextPiece() []byte {
 	c.qmu.Lock()
 	defer c.qmu.Unlock()
@@ -210,6 +210,9 @@ func (c *Conn) nextPiece() []byte {
 		return nil
 	}
 	q.flying = 0
+	if c.write.err != nil {
+		q.reset()
+	}
 	waiting := q.messages[q.head:]
 	if len(waiting) == 0 {
 		q.reset()
@@ -355,21 +358,20 @@ func (c *Conn) drainNow() {
 // drainLocked is drainNow for who holds write.mu, which is let go.
 func (c *Conn) drainLocked() {
 	w := &c.write
-	for w.err == nil {
+	for {
 		c.holdPong()
 		p := c.nextPiece()
-		if p == nil && w.out != nil && !w.has(corked) {
+		if p == nil && w.err == nil && w.out != nil && !w.has(corked) {
 			p = w.out.pending() // the pong
 		}
 		if p == nil {
-			break
+			c.unlockNow()
+			return
 		}
 		if !c.writeNow(p) {
 			return
 		}
 	}
-	c.endQueue()
-	c.unlockNow()
 }
 
 // drainSlow waits for its turn and for the peer. The application's write deadline is
@@ -394,22 +396,13 @@ func (c *Conn) drainQueue(kind writeKind) {
 	if c.write.has(full) {
 		c.writeRest()
 	}
-	for c.write.err == nil {
+	for {
 		c.writePong()
 		p := c.nextPiece()
 		if p == nil {
 			return
 		}
 		c.wroteOut(c.writeWaiting(p, nil, kind))
-	}
-	c.endQueue()
-}
-
-// endQueue drops the queue of a connection that can't send any more.
-func (c *Conn) endQueue() {
-	if c.write.err != nil {
-		c.dropQueue()
-		c.nextPiece()
 	}
 }
 

@@ -169,7 +169,7 @@ func (c *Conn) writePong() {
 // with that.
 func (c *Conn) holdPong() {
 	w := &c.write
-	if w.pong.Load() == nil {
+	if w.pong.Load() == nil || w.err != nil {
 		return
 	}
 	f := w.pong.Swap(nil)
