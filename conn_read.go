@@ -196,12 +196,8 @@ func (c *Conn) beginMessage() error {
 	if c.connState() == stateClosed {
 		return net.ErrClosed // what was half read when the end came stays so
 	}
-	if r.stream != nil {
-		if err := c.skipMessage(); err != nil {
-			return err
-		}
-	}
-	if r.started && c.connState() == stateClosing { // what skipFrame left may not be looked at
+	// What skipFrame left while the connection closes may not be looked at.
+	if r.stream != nil || r.started && c.connState() == stateClosing {
 		if err := c.skipMessage(); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 			return 0, nil, c.readFailed(err)
 		}
 		c.endRead()
-		return t, &messageReader{c: c, head: p, done: true}, nil
+		return t, bytes.NewReader(p), nil
 	}
 	c.endRead()
 	r.stream = &messageReader{c: c}
@@ -48,16 +49,10 @@ var errReader = errors.New("websocket: message reader used after the next read")
 // A messageReader reads one message.
 type messageReader struct {
 	c    *Conn
-	head []byte // read before the reader was made
-	done bool   // everything after head was read
+	done bool
 }
 
 func (m *messageReader) Read(p []byte) (int, error) {
-	if len(m.head) > 0 {
-		n := copy(p, m.head)
-		m.head = m.head[n:]
-		return n, nil
-	}
 	if m.done {
 		return 0, io.EOF
 	}
