@@ -99,16 +99,13 @@ type Conn struct {
 	clock clock
 }
 
-// A leaver forgets a connection that has ended: a Group.
-type leaver interface{ remove(c *Conn) }
-
 // details are what most connections never need.
 type details struct {
 	subprotocol string
 
 	ctx    context.Context         // without a cancel: what it is to be made of
 	cancel context.CancelCauseFunc // of ctx
-	groups []leaver                // to be told of the end
+	groups []*Group                // to be told of the end
 	client *client                 // in the Server's count
 	events *Events                 // of Events.ServeWebSocket
 	own    *particulars            // as they were made; nil for none

@@ -95,7 +95,8 @@ func (c *Conn) borrowInflated() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := getBuffer(inflatedGuess(len(p), c.maxMessageSize()))
+	// What compresses better than to an eighth is rare, or a bomb.
+	b := getBuffer(max(int(min(8*uint64(len(p)), c.maxMessageSize())), smallSize))
 	out, err := c.inflate(b.b[:0], p)
 	if err != nil || cap(out) != cap(b.b) { // it has outgrown the buffer
 		putBuffer(b)
@@ -103,12 +104,6 @@ func (c *Conn) borrowInflated() ([]byte, error) {
 	}
 	c.read.msg = b
 	return out, nil
-}
-
-// inflatedGuess is the room for a message before it is known what it inflates
-// to. What compresses better than to an eighth is rare, or a bomb.
-func inflatedGuess(payload int, limit uint64) int {
-	return max(int(min(8*uint64(payload), limit)), smallSize)
 }
 
 // inflate appends the message whose payload is p to dst. The payload is gathered
@@ -343,12 +338,10 @@ func (c *Compression) policy() deflate.Policy {
 	return p
 }
 
-// compress appends the payload of a whole message to dst. ok is false, and dst
+// compress appends the payload of a whole message to dst, whose length Threshold
+// allows. ok is false, and dst
 // as it was, if the message is better sent as it is.
 func (c *Compression) compress(dst, src []byte, bits int) (out []byte, ok bool) {
-	if len(src) < c.threshold() {
-		return dst, false
-	}
 	out = deflate.Append(dst, src, bits, c.level(), true)
 	if c.Threshold >= 0 && len(out)-len(dst) >= len(src) {
 		return out[:len(dst)], false

@@ -153,10 +153,10 @@ func (m *messageStream) write(p []byte) (int, error) {
 	}
 	n := 0
 	for n < len(p) {
-		if m.buf == nil {
-			m.buf = getBuffer(m.c.frameSize())
-		}
 		size := m.c.frameSize() // the buffer's is a power of two
+		if m.buf == nil {
+			m.buf = getBuffer(size)
+		}
 		if m.buf.w == size {
 			if err := m.send(false); err != nil {
 				return n, err

@@ -118,7 +118,7 @@ func (g *Group) Leave(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x := c.detail; x != nil {
-		x.groups = slices.DeleteFunc(x.groups, func(l leaver) bool { return l == g })
+		x.groups = slices.DeleteFunc(x.groups, func(member *Group) bool { return member == g })
 	}
 	return g.removeFrom(s, c)
 }
