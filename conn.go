@@ -106,7 +106,7 @@ type details struct {
 	ctx    context.Context         // without a cancel: what it is to be made of
 	cancel context.CancelCauseFunc // of ctx
 	groups []*Group                // to be told of the end
-	client *client                 // in the Server's count
+	client *client                 // in the Server's count; Server.register leaves it here
 	events *Events                 // of Events.ServeWebSocket
 	own    *particulars            // as they were made; nil for none
 }
@@ -126,14 +126,14 @@ func (c *Conn) details() *details {
 	return c.detail
 }
 
-// clientOf returns the place in the Server's count, which Server.register has left here.
-func (c *Conn) clientOf() *client {
+// known returns a copy of what c.detail says now.
+func (c *Conn) known() (x details) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.detail == nil {
-		return nil
+	if c.detail != nil {
+		x = *c.detail
 	}
-	return c.detail.client
+	return x
 }
 
 func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
@@ -219,12 +219,7 @@ func (x connContext) Value(key any) any                       { return x.c.Conte
 
 // Subprotocol returns the subprotocol that was agreed on, "" for none.
 func (c *Conn) Subprotocol() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.detail == nil {
-		return ""
-	}
-	return c.detail.subprotocol
+	return c.known().subprotocol
 }
 
 // RTT returns the round trip of the last keep-alive ping that was answered, 0
@@ -237,10 +232,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // RemoteAddr returns the peer's address, or that of the client for which a proxy
 // speaks that Server.ProxyProtocol names.
 func (c *Conn) RemoteAddr() net.Addr {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.detail != nil && c.detail.own != nil && c.detail.own.from != nil {
-		return c.detail.own.from
+	if own := c.known().own; own != nil && own.from != nil {
+		return own.from
 	}
 	return c.nc.RemoteAddr()
 }
@@ -335,7 +328,13 @@ func free(b **buffer) {
 	}
 }
 
-func (b *buffer) pending() []byte { return b.b[b.r:b.w] }
+// pending returns the bytes that aren't used up, none without a buffer.
+func (b *buffer) pending() []byte {
+	if b == nil {
+		return nil
+	}
+	return b.b[b.r:b.w]
+}
 
 // compact moves the pending bytes to the front when the room behind them is
 // less than what is still needed, or free when nothing is pending.

@@ -339,7 +339,7 @@ func (c *Conn) moveToClosed(e *EndError) (x details, first bool) {
 		c.detail.groups = nil
 	}
 	c.reg.total.closed(c.end)
-	c.deflate.close()
+	c.deflate.count(-1)
 	return x, true
 }
 

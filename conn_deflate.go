@@ -47,16 +47,10 @@ func newDeflateState(p deflate.Params, level deflate.Level) *deflateState {
 	return d
 }
 
-// open and close count the memory that the contexts may take.
-func (d *deflateState) open() {
+// count adds the memory that the contexts may take, or with -1 takes it away.
+func (d *deflateState) count(sign int64) {
 	if d != nil {
-		contextMemory.Add(d.memory)
-	}
-}
-
-func (d *deflateState) close() {
-	if d != nil {
-		contextMemory.Add(-d.memory)
+		contextMemory.Add(sign * d.memory)
 	}
 }
 

@@ -139,10 +139,7 @@ func (c *Conn) borrowPayload() ([]byte, error) {
 		return p, err
 	}
 	r := c.read
-	if r.msg != nil {
-		p = r.msg.pending()
-	}
-	p, err = c.assemble(p, 0, c.growPooled)
+	p, err = c.assemble(r.msg.pending(), 0, c.growPooled)
 	if err != nil && r.msg != nil {
 		r.msg.w = len(p)
 	}

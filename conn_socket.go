@@ -125,9 +125,7 @@ func (c *Conn) tryRead(fd uintptr) bool {
 // room returns where the next bytes go, in a buffer of at least size bytes: for a
 // header, or for the payload under way if that fits.
 func (r *reader) room(size int) []byte {
-	if r.in == nil {
-		r.in = getBuffer(size)
-	} else if len(r.in.b) < size { // what a wait or the handshake left over
+	if r.in == nil || len(r.in.b) < size { // a wait or the handshake left little
 		r.moveTo(size)
 	}
 	size = len(r.in.b)
@@ -162,7 +160,7 @@ func (r *reader) stash() {
 func (r *reader) moveTo(size int) {
 	b := getBuffer(size)
 	b.w = copy(b.b, r.in.pending())
-	putBuffer(r.in)
+	free(&r.in)
 	r.in = b
 }
 

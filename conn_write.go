@@ -186,12 +186,10 @@ func (c *Conn) hold(op opcode, p []byte, size int) {
 	if c.trace != nil {
 		c.trace.frameWritten(h, p)
 	}
-	if w.out == nil {
-		w.out = getBuffer(size)
-	} else if len(w.out.b)-w.out.w < maxHeaderLen+len(p) {
+	if w.out == nil || len(w.out.b)-w.out.w < maxHeaderLen+len(p) {
 		b := getBuffer(len(w.out.pending()) + size)
 		b.w = copy(b.b, w.out.pending())
-		putBuffer(w.out)
+		free(&w.out)
 		w.out = b
 	}
 	w.out.w = len(append(appendHeader(w.out.b[:w.out.w], h), p...))
@@ -248,11 +246,7 @@ func (c *Conn) flush(p []byte, kind writeKind) error {
 	if w.err != nil || w.out == nil && p == nil {
 		return w.err
 	}
-	var out []byte
-	if w.out != nil {
-		out = w.out.pending()
-	}
-	c.wroteOut(c.writeWaiting(out, p, kind))
+	c.wroteOut(c.writeWaiting(w.out.pending(), p, kind))
 	return w.err
 }
 

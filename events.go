@@ -66,9 +66,7 @@ func (c *Conn) events() *Events {
 	if e := c.callbacks(); e != nil {
 		return e
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.detail.events
+	return c.known().events
 }
 
 // start runs OnOpen, and then the loop, by run.

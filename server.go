@@ -357,7 +357,7 @@ func (s *Server) leave(c *Conn) {
 	if c.connState() == stateClosed {
 		s.reg.remove(c)
 	}
-	s.release(c.clientOf())
+	s.release(c.known().client)
 }
 
 // run serves c by the handler, and counts it out when that has returned, or was

@@ -335,7 +335,7 @@ type answer struct {
 // settle makes c keep what was agreed on.
 func (a *answer) settle(c *Conn) {
 	c.deflate = a.deflate
-	c.deflate.open()
+	c.deflate.count(1)
 	c.Data = a.data
 	if a.limit != 0 {
 		c.SetMaxMessageSize(a.limit)
