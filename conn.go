@@ -336,17 +336,6 @@ func (b *buffer) pending() []byte {
 	return b.b[b.r:b.w]
 }
 
-// compact moves the pending bytes to the front when the room behind them is
-// less than what is still needed, or free when nothing is pending.
-func (b *buffer) compact(need int) {
-	if b.r == b.w {
-		b.r, b.w = 0, 0
-	} else if b.r > 0 && len(b.b)-b.w < need {
-		b.w = copy(b.b, b.b[b.r:b.w])
-		b.r = 0
-	}
-}
-
 // closeWriter is a TCP, unix or TLS connection whose sending half can be closed.
 type closeWriter interface{ CloseWrite() error }
 

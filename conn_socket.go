@@ -128,9 +128,15 @@ func (r *reader) room(size int) []byte {
 	if r.in == nil || len(r.in.b) < size { // a wait or the handshake left little
 		r.moveTo(size)
 	}
-	size = len(r.in.b)
-	r.in.compact(max(int(min(r.left, uint64(size))), size/2))
-	return r.in.b[r.in.w:]
+	b := r.in
+	need := max(int(min(r.left, uint64(len(b.b)))), len(b.b)/2)
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+	} else if b.r > 0 && len(b.b)-b.w < need { // what is pending moves to the front
+		b.w = copy(b.b, b.pending())
+		b.r = 0
+	}
+	return b.b[b.w:]
 }
 
 // release gives the read buffer back when everything in it is used up.

@@ -210,14 +210,12 @@ func (m *messageStream) send(fin bool) error {
 // may go with the connection.
 func (m *messageStream) sendFrame(fin bool, p []byte) error {
 	c := m.c
+	h := header{fin: fin, opcode: opContinuation}
 	if !m.begun {
+		m.begun = true
 		m.deflate = c.deflate != nil && m.size >= c.reg.u.Compression.threshold()
+		h.opcode, h.rsv1 = m.opcode, m.deflate
 	}
-	h := header{fin: fin, rsv1: !m.begun && m.deflate, opcode: opContinuation}
-	if !m.begun {
-		h.opcode = m.opcode
-	}
-	m.begun = true
 	if m.deflate {
 		b := getBuffer(c.frameSize())
 		defer putBuffer(b)
