@@ -480,30 +480,27 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 	if uint64(len(p)) > r.left {
 		p = p[:r.left]
 	}
-	var n int
-	if !r.pending() {
+	n := 0
+	if !r.pending() && len(p) > smallSize {
+		c.uncork()
+		c.startWait()
 		var err error
-		if len(p) > smallSize {
-			c.uncork()
-			c.startWait()
-			if c.sock != nil {
-				n, err = c.tryReadLoop(p)
-			} else {
-				n, err = c.reg.read(c.nc, p)
-			}
-			c.stopWait(err)
-			if n == 0 && err == nil {
-				return 0, nil
-			}
-			c.touchReceived(n)
+		if c.sock != nil {
+			n, err = c.tryReadLoop(p)
 		} else {
-			err = c.fill()
+			n, err = c.reg.read(c.nc, p)
 		}
-		if n == 0 && err != nil {
+		c.stopWait(err)
+		if n == 0 {
 			return 0, err
 		}
-	}
-	if n == 0 {
+		c.touchReceived(n)
+	} else {
+		if !r.pending() {
+			if err := c.fill(); err != nil {
+				return 0, err
+			}
+		}
 		n = copy(p, r.in.pending())
 		r.in.r += n
 	}
