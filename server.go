@@ -309,9 +309,11 @@ func (s *Server) accepted(nc net.Conn, noKeepAlive bool) {
 }
 
 // temporary reports whether Accept may succeed later: descriptors or memory
-// ran out, or the peer was gone already.
+// ran out, or the error is one client's. Linux gives those of its network, too, and a
+// firewall's no.
 func temporary(err error) bool {
-	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+	for _, errno := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED,
+		syscall.EPROTO, syscall.EPERM, syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH} {
 		if errors.Is(err, errno) {
 			return true
 		}
