@@ -101,6 +101,9 @@ func TestHandshakeAllocatesLittle(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newRawClient(t, test.u, test.request)
 			bytes, mallocs := c.cost(t)
+			if runtime.GOARCH == "386" {
+				mallocs-- // package syscall accepts there, and makes an address
+			}
 			t.Logf("a handshake allocates %d bytes in %d pieces", bytes, mallocs)
 			if bytes > test.bytes || mallocs > test.mallocs {
 				t.Errorf("a handshake allocates %d bytes in %d pieces; want at most %d in %d", bytes, mallocs, test.bytes, test.mallocs)
