@@ -12,7 +12,8 @@ import (
 )
 
 // A Handler serves a connection. The request is the one that asked for the
-// upgrade; its context is that of the connection, see Conn.Context. When
+// upgrade; its context is that of the connection, see Conn.Context. Its strings are
+// parts of one, the request's head: strings.Clone what is kept for long. When
 // ServeWebSocket returns, the connection is closed with 1000, or with
 // Server.ShutdownCode while the server shuts down; when it panics, with 1011.
 type Handler interface {
