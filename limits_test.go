@@ -127,7 +127,11 @@ func TestMaxConns(t *testing.T) {
 			}
 			second.handshake() // which was counted from its accept on
 			first.closeWith(CloseNormal, "")
-			eventually(t, "there is room again", func() bool { return s.Stats().Open == 1 })
+			eventually(t, "there is room again", func() bool { // behind the handler, which comes behind Open
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.active == 1
+			})
 			third := dial()
 			third.handshake()
 			if got := s.Stats(); got.Accepted != 3 || got.Refused[503] != 3 {
