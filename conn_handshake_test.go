@@ -49,7 +49,7 @@ func TestHugeAnswerIsWhole(t *testing.T) {
 // A client that takes nothing of its answer is cut when HandshakeTimeout is over,
 // and nothing waits for it.
 func TestHugeAnswerIsBounded(t *testing.T) {
-	overHugeAnswers(t, 300*time.Millisecond, func(t *testing.T, dial dialFunc, s *Server) {
+	overHugeAnswers(t, 100*time.Millisecond, func(t *testing.T, dial dialFunc, s *Server) {
 		c := dial(t)
 		c.SendRaw([]byte(peerRequest))
 		eventually(t, "the handshake is over", func() bool {

@@ -118,7 +118,7 @@ func TestKernelBufferGoesSlowly(t *testing.T) {
 				t.Parallel()
 				p := dial()
 				p.handshake()
-				got, err := drain(p.nc, size-len(p.in), 3*time.Second)
+				got, err := drain(p.nc, size-len(p.in), 2*time.Second)
 				if err != nil {
 					t.Fatalf("after %d of %d bytes: %v", len(got)+len(p.in), size, err)
 				}
@@ -148,6 +148,7 @@ func TestTakesNothingIsCut(t *testing.T) {
 		go c.WriteMessage(BinaryMessage, make([]byte, 32<<20))
 	}) {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			p := dial()
 			p.handshake()
 			start := time.Now()
