@@ -325,7 +325,7 @@ func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 		u := &Upgrader{PingInterval: -1, WriteTimeout: -1, Trace: hold} // one visit in 127 ticks
 		first, _ := connectPipe(t, u)
 		second, _ := connectPipe(t, u)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second + 100*time.Millisecond) // between two ticks
 		for _, c := range []*Conn{first, second} { // so that the sweeper has both in its hands
 			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
 		}
