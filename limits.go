@@ -317,10 +317,6 @@ func (s *Server) checkIdle() {
 
 func (s *Server) isIdle() bool { return s.active == 0 && len(s.handshakes) == 0 }
 
-// maxRefusals bounds the sockets that are turned away at the same time, each
-// on a goroutine, which TLS may keep for all of refusalTime.
-const maxRefusals = 64
-
 // bound holds a socket that isn't the loop's to HandshakeTimeout. A net.Conn of the
 // application's may have no deadlines, as a channel of SSH: a timer cuts it.
 func (h *handshake) bound() {
@@ -328,6 +324,10 @@ func (h *handshake) bound() {
 		h.watch = time.AfterFunc(time.Until(h.deadline), h.cut)
 	}
 }
+
+// maxRefusals bounds the sockets that are turned away at the same time, each
+// on a goroutine, which TLS may keep for all of refusalTime.
+const maxRefusals = 64
 
 // turnAway ends a handshake that admit has refused. It holds no slot of
 // MaxHandshakes: a silent crowd would keep those from others. Few get an

@@ -307,39 +307,6 @@ func TestRequestAddress(t *testing.T) {
 	}
 }
 
-// An answer that the application has made larger than what the system takes at once
-// comes whole, and a client that doesn't take it is cut with its HandshakeTimeout.
-func TestLargeAnswers(t *testing.T) {
-	large := strings.Repeat("x", 16<<20)
-	accept := func(_ *http.Request, a *Accept) error { a.Header.Set("X-Large", large); return nil }
-	refuse := func(*http.Request, *Accept) error { return &HandshakeError{Status: 403, Reason: large} }
-	giveAway := func(r *http.Request, a *Accept) error {
-		a.Handler = HandlerFunc(func(c *Conn, _ *http.Request) { c.ReadMessage() })
-		return accept(r, a)
-	}
-	for name, onUpgrade := range map[string]func(*http.Request, *Accept) error{"101": accept, "101, given away": giveAway, "403": refuse} {
-		t.Run(name, func(t *testing.T) {
-			s := &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
-			s.Upgrader.OnUpgrade = onUpgrade
-			p := serveTCP(t, s)()
-			p.send([]byte(peerRequest))
-			if r, body := p.answer(); len(r.Header.Get("X-Large"))+len(body) < len(large) {
-				t.Errorf("the answer has %d bytes in its header and %d of content, want %d", len(r.Header.Get("X-Large")), len(body), len(large))
-			}
-			p.nc.Close()
-
-			s = &Server{Handler: echoEvents(), ErrorLog: new(logBook).logger()}
-			s.Upgrader = Upgrader{OnUpgrade: onUpgrade, HandshakeTimeout: 100 * time.Millisecond}
-			p = serveTCP(t, s)()
-			p.send([]byte(peerRequest))
-			eventually(t, "the handshake has ended", func() bool {
-				stats := s.Stats()
-				return int(stats.Failed)+len(stats.Refused) > 0 && stats.Handshaking+stats.Open == 0
-			})
-		})
-	}
-}
-
 // A listener may be served twice at a time, as by net/http.
 func TestServeTwice(t *testing.T) {
 	ln := listen(t)

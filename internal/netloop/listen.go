@@ -52,7 +52,7 @@ func (l *Loop) Listen(ln net.Listener) *Listener {
 		return nil
 	}
 	if err == nil {
-		err = a.raw.Control(func(fd uintptr) { a.lingers = mayLinger(fd) })
+		err = a.raw.Control(func(fd uintptr) { a.lingers = lingers(fd) })
 	}
 	if err != nil {
 		return nil
@@ -115,7 +115,7 @@ func (a *Listener) Accept() (*Socket, error) {
 	s := &Socket{fd: int32(a.fd)}
 	s.state.Store(stateRunning) // until Start
 	if a.lingers {
-		s.waiting().lingers.Store(true)
+		s.mayLinger()
 	}
 	if a.unix != nil {
 		name := unnamed
@@ -168,8 +168,8 @@ func (l *Loop) Adopt(nc net.Conn) (*Socket, error) {
 		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_DUPFD_CLOEXEC, 0)
 		if s.fd = int32(n); errno != 0 {
 			err = os.NewSyscallError("fcntl", errno)
-		} else if mayLinger(fd) {
-			s.waiting().lingers.Store(true)
+		} else if lingers(fd) {
+			s.mayLinger()
 		}
 	}); closed != nil {
 		return nil, closed

@@ -99,6 +99,9 @@ func (s *Socket) unuse() {
 	}
 }
 
+// mayLinger says that closing the descriptor may wait.
+func (s *Socket) mayLinger() { s.waiting().lingers.Store(true) }
+
 // closeFD closes the descriptor. That doesn't wait, unless SO_LINGER says so.
 func (s *Socket) closeFD() {
 	if w := s.waits.Load(); w != nil && w.lingers.Load() {

@@ -163,16 +163,16 @@ func seconds(d time.Duration) int {
 func (s *Socket) SetLinger(sec int) error {
 	l := syscall.Linger{Onoff: int32(number(sec >= 0)), Linger: int32(max(sec, 0))}
 	if sec > 0 {
-		s.waiting().lingers.Store(true)
+		s.mayLinger()
 	}
 	return s.control("setsockopt", func(fd int) error {
 		return syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &l)
 	})
 }
 
-// mayLinger reports whether closing a descriptor may wait by what was set before the
+// lingers reports whether closing a descriptor may wait by what was set before the
 // socket was ours: an accepted one has it of its listener.
-func mayLinger(fd uintptr) bool {
+func lingers(fd uintptr) bool {
 	on, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER)
 	return err == nil && on != 0
 }
@@ -195,7 +195,7 @@ func (s *Socket) LimitUnsent(bytes int) error {
 
 // File returns a copy of the socket, which the caller closes.
 func (s *Socket) File() (*os.File, error) {
-	s.waiting().lingers.Store(true) // the two share their options
+	s.mayLinger() // the two share their options
 	var fd int
 	err := s.control("dup", func(old int) error {
 		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(old), syscall.F_DUPFD_CLOEXEC, 0)
@@ -215,7 +215,7 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) {
 	if s.isClosed() {
 		return nil, s.failure("raw", net.ErrClosed)
 	}
-	s.waiting().lingers.Store(true) // as far as is known here
+	s.mayLinger() // as far as is known here
 	return rawConn{s}, nil
 }
 

@@ -38,12 +38,9 @@ func countOf(fd int, queue uintptr) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// Writev writes p, and q behind it, by one call to a socket of package net's. One
-// of them may be empty.
+// Writev writes p, which may be empty, and q behind it, by one call to a socket of
+// package net's.
 func Writev(fd uintptr, p, q []byte) (int, error) {
-	if len(q) == 0 {
-		return syscall.Write(int(fd), p)
-	}
 	if len(p) == 0 {
 		return syscall.Write(int(fd), q)
 	}
