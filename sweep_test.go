@@ -326,7 +326,7 @@ func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 		first, _ := connectPipe(t, u)
 		second, _ := connectPipe(t, u)
 		time.Sleep(time.Second + 100*time.Millisecond) // between two ticks
-		for _, c := range []*Conn{first, second} { // so that the sweeper has both in its hands
+		for _, c := range []*Conn{first, second} {     // so that the sweeper has both in its hands
 			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
 		}
 		<-closing
