@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 const conformanceRequest = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -322,8 +324,9 @@ func (s *scriptConn) Read(p []byte) (int, error) {
 	if s.r != nil {
 		n := 0
 		err := s.rawRead(func(fd uintptr) (done bool) {
-			n, _ = withFD(syscall.Read, fd, p)
-			return n >= 0
+			var errno syscall.Errno
+			n, errno = netloop.ReadDescriptor(fd, p)
+			return errno == 0
 		})
 		if n == 0 && err == nil {
 			err = io.EOF
@@ -439,9 +442,9 @@ func (w serving) String() string {
 // The loop's is the last one, where there is a loop.
 var servings = []serving{
 	{reader: "Events"},
-	{reader: "Events", pipe: rawCapable},
+	{reader: "Events", pipe: netloop.Readable},
 	{reader: "ReadMessage", interrupt: true},
-	{reader: "NextReader", pipe: rawCapable, interrupt: true},
+	{reader: "NextReader", pipe: netloop.Readable, interrupt: true},
 }
 
 // run lets the client of s talk to a server of the vector's limits, and returns what became of it.
@@ -486,7 +489,7 @@ func (w serving) serve(tb testing.TB, v *conformanceCase, s *scriptConn) {
 		tb.Fatalf("%v: Upgrade: %v", w, err)
 	}
 	if w.pipe { // as if it were a socket
-		c.raw = &descriptor{RawConn: scriptRaw{s}}
+		c.raw = &descriptor{Descriptor: netloop.Descriptor{RawConn: scriptRaw{s}, Of: nc}}
 	}
 	switch w.reader {
 	case "Events":

@@ -11,7 +11,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
@@ -141,29 +140,13 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 	c.SetMaxMessageSize(0)
 	if s, ok := nc.(*netloop.Socket); ok {
 		c.sock = s
-	} else if rawCapable {
-		if raw := descriptorOf(nc); raw != nil {
-			c.raw = &descriptor{RawConn: raw}
-		}
+		return c
 	}
-	if c.sock == nil {
-		c.read = new(reader)
+	if d := netloop.DescriptorOf(nc); d != nil {
+		c.raw = &descriptor{Descriptor: *d}
 	}
+	c.read = new(reader)
 	return c
-}
-
-// descriptorOf returns the socket of the two types whose bytes are the stream's.
-// The type has to be exactly one of them: a connection that embeds a
-// *net.TCPConn has its SyscallConn too, and Read and Write of its own, which
-// count, limit or decrypt what the descriptor would give as it came.
-func descriptorOf(nc net.Conn) (raw syscall.RawConn) {
-	switch nc := nc.(type) {
-	case *net.TCPConn:
-		raw, _ = nc.SyscallConn()
-	case *net.UnixConn:
-		raw, _ = nc.SyscallConn()
-	}
-	return raw
 }
 
 func (c *Conn) connState() connState { return connState(c.state.Load()) }

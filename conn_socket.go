@@ -5,26 +5,53 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
-	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
 )
 
-// rawCapable says whether a socket can be read from inside RawConn.Read, which
-// takes a non-blocking descriptor as the unix systems have it.
-const rawCapable = runtime.GOOS != "windows" && runtime.GOOS != "plan9" &&
-	runtime.GOOS != "js" && runtime.GOOS != "wasip1"
-
 // A descriptor is a socket that is read and written without its net.Conn.
 type descriptor struct {
-	syscall.RawConn
+	netloop.Descriptor
 	try func(fd uintptr) bool // Conn.tryRead; nil before the first wait
+}
+
+// A directSocket is written past net.Conn's Write: what that has taken so far is known,
+// and it needn't wait.
+type directSocket interface {
+	TryWrite(p, q []byte) (int, error)
+	WriteAll(p, q []byte, told netloop.Progress) (int, error)
+	Unsent() (int, error)
+	LimitUnsent() error
+}
+
+// direct returns the socket that is written to, nil where nc's Write has to be.
+func (c *Conn) direct() directSocket {
+	switch {
+	case c.sock != nil:
+		return c.sock
+	case c.raw != nil:
+		return c.raw
+	}
+	return nil
+}
+
+// bottom returns the socket that nc's bytes leave by, under TLS and under wrappers that
+// show it, to be asked how many wait there: what is read and written goes through nc
+// all the same. It is nil for another connection.
+func (c *Conn) bottom() directSocket {
+	if d := c.direct(); d != nil {
+		return d
+	}
+	if sc, ok := innermost(c.nc).(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return &netloop.Descriptor{RawConn: raw}
+		}
+	}
+	return nil
 }
 
 // fill reads behind what is buffered, at least one byte. Answers that were held
@@ -83,12 +110,10 @@ func (c *Conn) fillRaw() (int, error) {
 
 // gotNothing returns why tryRead came back without a byte.
 func (c *Conn) gotNothing() error {
-	got := c.read.got
-	if got == 0 {
-		return io.EOF
+	if got := c.read.got; got != 0 {
+		return c.raw.Failure("read", syscall.Errno(-got))
 	}
-	return &net.OpError{Op: "read", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
-		Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("read", syscall.Errno(-got))}
+	return io.EOF
 }
 
 // tryRead is called by the runtime whenever the socket may be readable. It
@@ -100,25 +125,20 @@ func (c *Conn) tryRead(fd uintptr) bool {
 	r := c.read
 	p := r.room(batchSize)
 	p = p[:min(len(p), batchSize)] // what the handshake left over may be larger
-	for {
-		n, err := withFD(syscall.Read, fd, p)
-		errno, _ := err.(syscall.Errno) // numbers compare faster than errors
-		switch errno {
-		case 0:
-			r.in.w += n
-			r.got = int16(n)
-			return true
-		case syscall.EINTR:
-			continue
-		case syscall.EAGAIN:
-			if r.in.w-r.in.r <= stashSize {
-				r.stash()
-			}
-			return false
-		default:
-			r.got = -int16(errno)
-			return true
+	n, errno := netloop.ReadDescriptor(fd, p)
+	switch errno {
+	case 0:
+		r.in.w += n
+		r.got = int16(n)
+		return true
+	case syscall.EAGAIN:
+		if r.in.w-r.in.r <= stashSize {
+			r.stash()
 		}
+		return false
+	default:
+		r.got = -int16(errno)
+		return true
 	}
 }
 
@@ -170,59 +190,42 @@ func (r *reader) moveTo(size int) {
 	r.in = b
 }
 
-// withFD calls read or write with the descriptor in the system's own type: an
-// int, or on Windows a Handle, where rawCapable keeps this from running.
-func withFD[T ~int | ~uintptr](call func(T, []byte) (int, error), fd uintptr, p []byte) (int, error) {
-	return call(T(fd), p)
-}
-
 // canTry reports whether tryWrite works.
-func (c *Conn) canTry() bool { return c.raw != nil || c.sock != nil }
+func (c *Conn) canTry() bool { return c.direct() != nil }
 
 // tryWrite writes as much of p as the socket takes at once.
 func (c *Conn) tryWrite(p []byte) (int, error) {
 	c.limitUnsent(len(p))
-	if c.sock != nil {
-		n, err := c.sock.TryWrite(p, nil)
-		if err == netloop.ErrWait {
-			err = nil
-		}
-		c.tookBytes(n)
-		return n, err
+	n, err := c.direct().TryWrite(p, nil)
+	if err == netloop.ErrWait {
+		err = nil
 	}
-	return c.writeSocket(p, nil, false)
+	c.tookBytes(n)
+	return n, err
 }
 
 // unsent returns how many of the bytes that were written the peer's system
 // hasn't taken yet; known is false where the system doesn't tell.
 func (c *Conn) unsent() (n int, known bool) {
-	if c.sock != nil {
-		n, err := c.sock.Unsent()
-		return n, err == nil
-	}
-	raw := socketOf(c.nc)
-	if raw == nil {
+	d := c.bottom()
+	if d == nil {
 		return 0, false
 	}
-	var left int
-	var err error
-	failed := raw.Control(func(fd uintptr) { left, err = netloop.Unsent(fd) })
-	return left, failed == nil && err == nil
+	n, err := d.Unsent()
+	return n, err == nil
 }
 
-// limitUnsent makes the system take no more than notsentLimit bytes beyond what
-// is on its way, so that the rest waits with us, before it may have taken as many: n
-// are about to be written. Where that can't be set, more waits in the system.
+// limitUnsent has the rest of what the peer is slow to take wait with us and not in
+// the system, before that may have taken netloop.UnsentLimit: n bytes are about to be
+// written. Where it can't be set, more waits in the system.
 func (c *Conn) limitUnsent(n int) {
 	w := &c.write
-	if w.has(limited) || int64(w.written.Load())+int64(n) <= notsentLimit {
+	if w.has(limited) || int64(w.written.Load())+int64(n) <= netloop.UnsentLimit {
 		return
 	}
 	w.set(limited)
-	if c.sock != nil {
-		c.sock.LimitUnsent(notsentLimit)
-	} else if raw := socketOf(c.nc); raw != nil && netloop.Direct {
-		raw.Control(func(fd uintptr) { netloop.LimitUnsent(fd, notsentLimit) })
+	if d := c.bottom(); d != nil {
+		d.LimitUnsent()
 	}
 }
 
@@ -252,14 +255,6 @@ func (w *writer) waitsSince(now int64) (int64, writeKind) {
 	return timeOf(t-(t-since>>2)<<2>>2, now), writeKind(since & writeKinds)
 }
 
-// notsentLimit is TCP_NOTSENT_LOWAT: what lies in the system can't be passed by
-// a ping or a newer message, so most of a slow peer's bytes are to wait with us.
-const notsentLimit = 128 << 10
-
-// noLimit is what holds while a larger frame leaves: nothing can pass the rest of one
-// that has begun, and it would cost a turn for each part.
-const noLimit = math.MaxInt32
-
 // waitsFrom notes that a write waits for the peer from now on: the sweeper sees
 // it, and whether it gets on.
 func (c *Conn) waitsFrom(kind writeKind) {
@@ -275,12 +270,9 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	if kind == writeData && c.writeDeadline() != nil {
 		c.holdToDeadline()
 	}
-	switch {
-	case c.sock != nil:
-		err = c.writeLoop(p, q)
-	case c.raw != nil && netloop.Direct:
-		_, err = c.writeSocket(p, q, true)
-	default:
+	if d := c.direct(); d != nil {
+		_, err = d.WriteAll(p, q, (*progress)(c))
+	} else {
 		err = c.writePieces(p, q)
 	}
 	w.since.Store(0)
@@ -295,104 +287,11 @@ func (c *Conn) writeWaiting(p, q []byte, kind writeKind) (err error) {
 	return err
 }
 
-// A socketWrite is one write to the descriptor itself, which counts each part
-// that the system takes. It is pooled, since the runtime wants a function, and few
-// connections are written to at a time.
-type socketWrite struct {
-	c     *Conn
-	p, q  []byte // what wasn't taken yet
-	err   error
-	wait  bool // until all is taken
-	large bool
-	try   func(fd uintptr) bool
-}
+// A progress is a Conn whose write gets on, or doesn't.
+type progress Conn
 
-var socketWrites = sync.Pool{New: func() any {
-	sw := new(socketWrite)
-	sw.try = sw.write
-	return sw
-}}
-
-// writeSocket writes p, and q behind it: whole, or what is taken at once.
-func (c *Conn) writeSocket(p, q []byte, wait bool) (n int, err error) {
-	sw := socketWrites.Get().(*socketWrite)
-	sw.c, sw.p, sw.q, sw.err, sw.wait = c, p, q, nil, wait
-	sw.large = wait && len(p)+len(q) > notsentLimit
-	err = c.raw.Write(sw.try)
-	if err == nil {
-		err = sw.err
-	}
-	n = len(p) + len(q) - len(sw.p) - len(sw.q)
-	sw.c, sw.p, sw.q = nil, nil, nil
-	socketWrites.Put(sw)
-	return n, err
-}
-
-func (sw *socketWrite) write(fd uintptr) (done bool) {
-	if !sw.large {
-		return sw.writeParts(fd)
-	}
-	netloop.LimitUnsent(fd, noLimit)
-	if done = sw.writeParts(fd); done {
-		netloop.LimitUnsent(fd, notsentLimit)
-	}
-	return done
-}
-
-func (sw *socketWrite) writeParts(fd uintptr) (done bool) {
-	c := sw.c
-	for len(sw.p)+len(sw.q) > 0 {
-		var n int
-		var err error
-		if len(sw.q) == 0 { // always, where Writev does nothing
-			n, err = withFD(syscall.Write, fd, sw.p)
-		} else {
-			n, err = netloop.Writev(fd, sw.p, sw.q)
-		}
-		switch {
-		case n > 0:
-			c.tookBytes(n)
-			k := min(n, len(sw.p))
-			sw.p, sw.q = sw.p[k:], sw.q[n-k:]
-		case err == syscall.EAGAIN && sw.wait:
-			c.lookSoon()
-			return false
-		case err == syscall.EAGAIN, err == syscall.EINTR:
-		default:
-			sw.err = &net.OpError{Op: "write", Net: c.nc.RemoteAddr().Network(), Source: c.nc.LocalAddr(),
-				Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError("write", err)}
-			return true
-		}
-		if !sw.wait {
-			break
-		}
-	}
-	return true
-}
-
-// writeLoop is writeSocket for a socket of the loop's.
-func (c *Conn) writeLoop(p, q []byte) error {
-	if len(p)+len(q) > notsentLimit {
-		c.sock.LimitUnsent(noLimit)
-		defer c.sock.LimitUnsent(notsentLimit)
-	}
-	for len(p)+len(q) > 0 {
-		n, err := c.sock.TryWrite(p, q)
-		switch {
-		case n > 0:
-			c.tookBytes(n)
-			k := min(n, len(p))
-			p, q = p[k:], q[n-k:]
-		case err == netloop.ErrWait:
-			c.lookSoon()
-			err = c.sock.WaitWrite()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (p *progress) Took(n int) { (*Conn)(p).tookBytes(n) }
+func (p *progress) Waits()     { (*Conn)(p).lookSoon() }
 
 // pieceSize is how much is written at once. A whole batch is one piece; of a
 // larger write to a connection of which nothing else is known, less.
@@ -521,14 +420,4 @@ func isTimeout(err error) bool {
 	}
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()
-}
-
-// socketOf returns the socket that nc's bytes leave by, under TLS and under wrappers
-// that show it, to be asked how many wait there: what is read and written goes through
-// nc all the same. It is nil for another connection.
-func socketOf(nc net.Conn) (raw syscall.RawConn) {
-	if sc, ok := innermost(nc).(syscall.Conn); ok {
-		raw, _ = sc.SyscallConn()
-	}
-	return raw
 }

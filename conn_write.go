@@ -30,7 +30,7 @@ const (
 	watched                         // the registry looks whether what is held back stays for long
 	full                            // the loop goes on with out, and the queue, when the socket has room
 	halfSent                        // a message was begun that will never end: no other may follow it
-	limited                         // the system knows notsentLimit
+	limited                         // LimitUnsent was called
 )
 
 func (w *writer) has(f writerFlag) bool { return w.flags.Load()&uint32(f) != 0 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // plainHandler tells what it sees of a request.
@@ -46,7 +48,7 @@ func TestPlainHTTP(t *testing.T) {
 				t.Errorf("%d connections open, want 1", n)
 			}
 			for c := range s.Conns() {
-				if c.raw == nil && c.sock == nil && rawCapable {
+				if c.raw == nil && c.sock == nil && netloop.Readable {
 					t.Errorf("after plain HTTP the connection is served over a %T", c.NetConn())
 				}
 			}

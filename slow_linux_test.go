@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 // In every way in, what a peer is slow to take waits with us and not in the
@@ -26,22 +28,23 @@ func TestSocketOptions(t *testing.T) {
 				client := dial(t)
 				client.Handshake("/")
 				c := <-opened
-				raw := socketOf(c.nc)
-				if s, ok := c.nc.(syscall.Conn); ok { // the loop's has it too
-					raw, _ = s.SyscallConn()
-				}
-				if raw == nil {
+				s, ok := innermost(c.nc).(syscall.Conn) // the loop's has it too
+				if !ok {
 					return // in memory
 				}
-				for sent := 0; sent <= notsentLimit; sent += batchSize { // less can't wait there
+				raw, err := s.SyscallConn()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for sent := 0; sent <= netloop.UnsentLimit; sent += batchSize { // less can't wait there
 					if err := c.WriteMessage(BinaryMessage, make([]byte, batchSize)); err != nil {
 						t.Fatal(err)
 					}
 				}
 				raw.Control(func(fd uintptr) {
 					low, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat)
-					if low != notsentLimit || err != nil {
-						t.Errorf("TCP_NOTSENT_LOWAT = %d, %v; want %d", low, err, notsentLimit)
+					if low != netloop.UnsentLimit || err != nil {
+						t.Errorf("TCP_NOTSENT_LOWAT = %d, %v; want %d", low, err, netloop.UnsentLimit)
 					}
 					now, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 					if now != 1 || err != nil {

@@ -20,7 +20,7 @@ func TestSystemErrors(t *testing.T) {
 		want syscall.Errno
 	}{
 		{"a write behind CloseWrite", func(s *Socket) error { s.CloseWrite(); _, err := s.Write([]byte("x")); return err }, syscall.EPIPE},
-		{"an option of another kind of socket", func(s *Socket) error { return s.LimitUnsent(1) }, syscall.EOPNOTSUPP},
+		{"an option of another kind of socket", func(s *Socket) error { return s.LimitUnsent() }, syscall.EOPNOTSUPP},
 		{"keep-alive of a unix socket", func(s *Socket) error { return s.SetKeepAlivePeriod(time.Second) }, syscall.EOPNOTSUPP},
 	} {
 		_, s, _, h := serveTold(t, "unix")
@@ -41,8 +41,8 @@ func TestResetEverywhere(t *testing.T) {
 	for name, do := range map[string]func(*Socket) error{
 		"Read":    func(s *Socket) error { _, err := s.Read(make([]byte, 1)); return err },
 		"TryRead": func(s *Socket) error { _, err := s.TryRead(make([]byte, 1)); return err },
-		"WriteBoth": func(s *Socket) (err error) {
-			_, err = s.WriteBoth([]byte("x"), []byte("y"))
+		"WriteAll": func(s *Socket) (err error) {
+			_, err = s.WriteAll([]byte("x"), []byte("y"), nil)
 			return err
 		},
 	} {
@@ -66,12 +66,12 @@ func TestWaitsThatEnd(t *testing.T) {
 		if n, err := s.TryWrite(nil, nil); n != 0 || err != nil {
 			t.Errorf("TryWrite of nothing: %d, %v", n, err)
 		}
-		if err := s.WaitWrite(); err != nil {
-			t.Errorf("WaitWrite with room: %v", err)
+		if err := s.waitWrite(); err != nil {
+			t.Errorf("waitWrite with room: %v", err)
 		}
 		s.SetWriteDeadline(time.Now().Add(-time.Second))
-		if err := s.WaitWrite(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("WaitWrite behind the deadline: %v", err)
+		if err := s.waitWrite(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("waitWrite behind the deadline: %v", err)
 		}
 		if _, err := s.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("Write behind the deadline: %v", err)
@@ -80,7 +80,7 @@ func TestWaitsThatEnd(t *testing.T) {
 		return end(s)
 	})
 	for name, err := range map[string]error{
-		"WaitWrite": s.WaitWrite(), "arm": s.waiting().arm(s, eventOut), "CloseWrite": s.CloseWrite(),
+		"waitWrite": s.waitWrite(), "arm": s.waiting().arm(s, eventOut), "CloseWrite": s.CloseWrite(),
 		"Serve": s.Serve(nil), "Close": s.Close(), "SetDeadline": s.SetDeadline(time.Now()),
 	} {
 		if !errors.Is(err, net.ErrClosed) {
@@ -113,7 +113,7 @@ func TestWriterOfAHalfClosedPeer(t *testing.T) {
 			fill()
 			s.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			woken := 0
-			for s.WaitWrite() == nil {
+			for s.waitWrite() == nil {
 				woken++
 				fill()
 			}

@@ -52,22 +52,21 @@ func (a *Listener) Accept() (*Socket, error) { panic(errUnsupported) }
 type Socket struct{ net.Conn }
 
 // Serve, and all that follows, is never called.
-func (s *Socket) Serve(Handler) error                          { panic(errUnsupported) }
-func (s *Socket) Start()                                       { panic(errUnsupported) }
-func (s *Socket) Become(Handler)                               { panic(errUnsupported) }
-func (s *Socket) Done()                                        { panic(errUnsupported) }
-func (s *Socket) Detach() (net.Conn, error)                    { panic(errUnsupported) }
-func (s *Socket) Notify()                                      { panic(errUnsupported) }
-func (s *Socket) TryRead([]byte) (int, error)                  { panic(errUnsupported) }
-func (s *Socket) TryWrite(p, q []byte) (int, error)            { panic(errUnsupported) }
-func (s *Socket) WriteBoth(p, q []byte) (int, error)           { panic(errUnsupported) }
-func (s *Socket) WantWrite()                                   { panic(errUnsupported) }
-func (s *Socket) CloseWrite() error                            { panic(errUnsupported) }
-func (s *Socket) OnHangup(func())                              { panic(errUnsupported) }
-func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error { panic(errUnsupported) }
-func (s *Socket) WaitWrite() error                             { panic(errUnsupported) }
-func (s *Socket) Unsent() (int, error)                         { panic(errUnsupported) }
-func (s *Socket) RemoteAddrPort() netip.AddrPort               { panic(errUnsupported) }
-func (s *Socket) LimitUnsent(int) error                        { panic(errUnsupported) }
-func (s *Socket) SetLinger(int) error                          { panic(errUnsupported) }
-func (s *Socket) Arrived() int                                 { panic(errUnsupported) }
+func (s *Socket) Serve(Handler) error                              { panic(errUnsupported) }
+func (s *Socket) Start()                                           { panic(errUnsupported) }
+func (s *Socket) Become(Handler)                                   { panic(errUnsupported) }
+func (s *Socket) Done()                                            { panic(errUnsupported) }
+func (s *Socket) Detach() (net.Conn, error)                        { panic(errUnsupported) }
+func (s *Socket) Notify()                                          { panic(errUnsupported) }
+func (s *Socket) TryRead([]byte) (int, error)                      { panic(errUnsupported) }
+func (s *Socket) TryWrite(p, q []byte) (int, error)                { panic(errUnsupported) }
+func (s *Socket) WriteAll(p, q []byte, told Progress) (int, error) { panic(errUnsupported) }
+func (s *Socket) WantWrite()                                       { panic(errUnsupported) }
+func (s *Socket) CloseWrite() error                                { panic(errUnsupported) }
+func (s *Socket) OnHangup(func())                                  { panic(errUnsupported) }
+func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error     { panic(errUnsupported) }
+func (s *Socket) Unsent() (int, error)                             { panic(errUnsupported) }
+func (s *Socket) RemoteAddrPort() netip.AddrPort                   { panic(errUnsupported) }
+func (s *Socket) LimitUnsent() error                               { panic(errUnsupported) }
+func (s *Socket) SetLinger(int) error                              { panic(errUnsupported) }
+func (s *Socket) Arrived() int                                     { panic(errUnsupported) }

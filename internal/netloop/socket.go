@@ -311,7 +311,7 @@ func (s *Socket) Unsent() (int, error) {
 		return 0, s.failure("ioctl", net.ErrClosed)
 	}
 	defer s.unuse()
-	n, err := Unsent(uintptr(s.fd))
+	n, err := unsent(uintptr(s.fd))
 	return n, os.NewSyscallError("ioctl", err)
 }
 
@@ -474,41 +474,42 @@ func (s *Socket) Read(p []byte) (int, error) {
 }
 
 // Write writes as a net.Conn does.
-func (s *Socket) Write(p []byte) (int, error) { return s.WriteBoth(p, nil) }
+func (s *Socket) Write(p []byte) (int, error) { return s.WriteAll(p, nil, nil) }
 
-// WriteBoth writes p, and q behind it, and waits until the system has taken
-// both. It returns how many bytes that were of the two.
-func (s *Socket) WriteBoth(p, q []byte) (n int, err error) {
+// WriteAll writes p, and q behind it, and waits until the system has taken both. It
+// returns how many bytes that were, and says to told how it gets on, if that isn't nil.
+func (s *Socket) WriteAll(p, q []byte, told Progress) (n int, err error) {
+	if told != nil && len(p)+len(q) > UnsentLimit {
+		s.limitUnsent(noLimit)
+		defer s.limitUnsent(UnsentLimit)
+	}
 	for {
 		if w := s.waits.Load(); w != nil && w.write.expired() {
 			return n, s.failure("write", os.ErrDeadlineExceeded)
 		}
 		m, err := s.TryWrite(p, q)
 		n += m
-		if m >= len(p) {
-			p, q = q[m-len(p):], nil
-		} else {
-			p = p[m:]
+		k := min(m, len(p))
+		p, q = p[k:], q[m-k:]
+		if told != nil && m > 0 {
+			told.Took(m)
 		}
-		if err == nil {
-			if len(p)+len(q) == 0 {
-				return n, nil
+		if err == ErrWait {
+			if told != nil {
+				told.Waits()
 			}
-			continue
-		}
-		if err != ErrWait {
+			err = s.waitWrite()
+		} else if len(p)+len(q) == 0 {
 			return n, err
 		}
-		w := s.waiting()
-		if err := s.wait("write", &w.write, w, eventOut); err != nil {
+		if err != nil {
 			return n, err
 		}
 	}
 }
 
-// WaitWrite waits until there may be room to write again, behind a TryWrite that
-// said ErrWait. The write deadline holds.
-func (s *Socket) WaitWrite() error {
+// waitWrite waits until there may be room to write again.
+func (s *Socket) waitWrite() error {
 	w := s.waiting()
 	return s.wait("write", &w.write, w, eventOut)
 }

@@ -25,7 +25,7 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 	return s.setDeadline(t, true)
 }
 
-// SetWriteDeadline makes Write and WriteBoth fail from t on; TryWrite doesn't wait
+// SetWriteDeadline makes Write and WriteAll fail from t on; TryWrite doesn't wait
 // and has none.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
 	return s.setDeadline(t, false)
@@ -187,10 +187,11 @@ func (s *Socket) SetWriteBuffer(bytes int) error {
 	return s.setsockopt(syscall.SOL_SOCKET, syscall.SO_SNDBUF, bytes)
 }
 
-// LimitUnsent makes a TCP socket take no more while so many bytes haven't left yet,
-// so that the rest waits where it can be changed.
-func (s *Socket) LimitUnsent(bytes int) error {
-	return s.control("setsockopt", func(fd int) error { return LimitUnsent(uintptr(fd), bytes) })
+// LimitUnsent makes a TCP socket take no more while UnsentLimit bytes haven't left yet.
+func (s *Socket) LimitUnsent() error { return s.limitUnsent(UnsentLimit) }
+
+func (s *Socket) limitUnsent(bytes int) error {
+	return s.control("setsockopt", func(fd int) error { return limitUnsent(uintptr(fd), bytes) })
 }
 
 // File returns a copy of the socket, which the caller closes.

@@ -240,9 +240,9 @@ func TestWriteWaits(t *testing.T) {
 						}
 						test.do(s, nc)
 					}()
-					n, err := s.WriteBoth([]byte("x"), make([]byte, size))
+					n, err := s.WriteAll([]byte("x"), make([]byte, size), nil)
 					if test.want != nil && !errors.Is(err, test.want) || test.name == "room" && (n != size+1 || err != nil) || test.name == "the end" && err == nil {
-						t.Errorf("WriteBoth woken by %s: %d, %v, want %v", test.name, n, err, test.want)
+						t.Errorf("WriteAll woken by %s: %d, %v, want %v", test.name, n, err, test.want)
 					}
 					<-done
 					return end(s)
@@ -487,7 +487,7 @@ func TestOptions(t *testing.T) {
 		"SetLinger":          func() error { return s.SetLinger(-1) },
 		"SetReadBuffer":      func() error { return s.SetReadBuffer(8192) },
 		"SetWriteBuffer":     func() error { return s.SetWriteBuffer(8192) },
-		"LimitUnsent":        func() error { return s.LimitUnsent(65536) },
+		"LimitUnsent":        func() error { return s.LimitUnsent() },
 		"CloseRead":          s.CloseRead,
 		"CloseWrite":         s.CloseWrite,
 	} {
@@ -500,8 +500,8 @@ func TestOptions(t *testing.T) {
 	if err == nil {
 		err = raw.Control(func(fd uintptr) { low, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat) })
 	}
-	if low != 65536 || err != nil {
-		t.Errorf("TCP_NOTSENT_LOWAT is %d, %v, want 65536", low, err)
+	if low != UnsentLimit || err != nil {
+		t.Errorf("TCP_NOTSENT_LOWAT is %d, %v, want %d", low, err, UnsentLimit)
 	}
 	h.call(t, end)
 	for name, err := range map[string]error{"SetNoDelay": s.SetNoDelay(true), "Close": s.Close(), "raw": raw.Control(nil)} {

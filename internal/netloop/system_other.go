@@ -2,14 +2,11 @@
 
 package netloop
 
-// Direct reports whether the functions below do anything here.
-const Direct = false
+import "syscall"
 
-// LimitUnsent sets nothing here.
-func LimitUnsent(uintptr, int) error { return errUnsupported }
+func limitUnsent(uintptr, int) error { return errUnsupported }
 
-// Unsent knows nothing here.
-func Unsent(uintptr) (int, error) { return 0, errUnsupported }
+func unsent(uintptr) (int, error) { return 0, errUnsupported }
 
-// Writev writes nothing here.
-func Writev(uintptr, []byte, []byte) (int, error) { return 0, errUnsupported }
+// writev writes of p and q what comes first.
+func writev(fd uintptr, p, q []byte) (int, syscall.Errno) { return write(fd, p, q) }
