@@ -3,6 +3,7 @@ package websocket
 import (
 	"math"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -144,6 +145,48 @@ func TestMemoryOfLargeMessages(t *testing.T) {
 				if o := w.run(t, v, s); o.end != "lost" || len(o.faults) > 0 {
 					t.Errorf("limit %d, %v: end %s, faults %v; want lost, none", limit, w, o.end, o.faults)
 				}
+			}
+		}
+	}
+}
+
+// Fragments of a byte behind a message that no pool has a buffer for aren't a copy of
+// it each: one of 16 MiB, or a compressed one that is larger than what it holds may be.
+func TestFragmentsBehindMuch(t *testing.T) {
+	const empty = "\x00\x00\x00\xff\xff" // a stored block of no bytes
+	for _, test := range []struct {
+		name      string
+		limit     int64
+		first     string
+		fragments int
+	}{
+		{"plain", 64 << 20, string(make([]byte, 1<<24)), 100},
+		{"compressed", 256 << 10, strings.Repeat(empty, 256<<10/len(empty)+1), 5000},
+	} {
+		v := &conformanceCase{name: test.name}
+		stream := clientFrame(opBinary, false, test.first)
+		if test.name == "compressed" {
+			v.deflate("permessage-deflate")
+			withRSV1(stream)
+		}
+		v.u.MaxMessageSize = test.limit
+		for i := range test.fragments {
+			stream = append(stream, clientFrame(opContinuation, false, empty[i%5:i%5+1])...)
+		}
+		stream = append(stream, clientFrame(opContinuation, true, "\x00")...)
+		stream = append(stream, closeFrame(CloseNormal, "")...)
+		for _, w := range servings[:2] {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			o := w.run(t, v, &scriptConn{quiet: true, pieces: [][]byte{[]byte(v.request()), stream}})
+			runtime.ReadMemStats(&after)
+			if o.end != `closed 1000 ""` || len(o.faults) > 0 {
+				t.Errorf("%s, %v: end %s, faults %v; want a close with 1000", test.name, w, o.end, o.faults)
+			}
+			most := uint64(8 * len(test.first))
+			if got := after.TotalAlloc - before.TotalAlloc; got > most {
+				t.Errorf("%s, %v: %d bytes allocated for %d fragments behind %d bytes; want at most %d",
+					test.name, w, got, test.fragments, len(test.first), most)
 			}
 		}
 	}

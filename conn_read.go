@@ -424,17 +424,22 @@ func growSlice(b []byte, n int) []byte { return slices.Grow(b, n) }
 
 // growPooled is a growFunc whose memory is that of r.msg. The pools' sizes are
 // powers of two; where that would go far beyond the largest message there can
-// be, a buffer of that size does, though no pool takes it back.
+// be, or there is no such pool, a buffer is made that no pool takes back. It is
+// twice as large as the one before if it may be: fragments of one byte must not
+// cost a copy each.
 func (c *Conn) growPooled(b []byte, n int) []byte {
 	if cap(b)-len(b) >= n {
 		return b
 	}
 	var next *buffer
-	size, limit := len(b)+n, c.maxMessageSize()
-	if uint64(1)<<bitLen(size-1) > limit+beyondLimit {
-		next = &buffer{b: make([]byte, max(uint64(size), limit))} // compressed, it may be a bit larger
+	size, most := uint64(len(b)+n), c.maxMessageSize()
+	if bits := bitLen(len(b) + n - 1); bits > maxBufferBits || uint64(1)<<bits > most+beyondLimit {
+		if size > most { // it is compressed
+			most = compressedLimit(most)
+		}
+		next = &buffer{b: make([]byte, max(size, min(2*uint64(len(b)), most)))}
 	} else {
-		next = getBuffer(size)
+		next = getBuffer(len(b) + n)
 	}
 	b = append(next.b[:0], b...)
 	free(&c.read.msg)
