@@ -92,9 +92,7 @@ func (c *Conn) enqueue(ms []*PreparedMessage) error {
 		return c.queueFull()
 	}
 	q = c.ownQueue()
-	for i, m := range ms {
-		q.messages = append(q.messages, queued{m, i < len(ms)-1})
-	}
+	q.push(ms)
 	q.size += n
 	c.qmu.Unlock()
 	if idle {
@@ -126,8 +124,34 @@ func (c *Conn) makeRoom(q *sendQueue, n int) bool {
 		c.reg.counters(c).dropped.Add(1)
 		at++
 	}
-	q.messages = slices.Delete(q.messages, first, at)
+	q.leaveOut(first, at)
 	return true
+}
+
+// push puts the messages of a call at the end. A queue that is never empty would
+// grow for ever with what it has sent, so that goes when it is half of all; but for
+// the last one, which says whether more of its call follow. qmu is held.
+func (q *sendQueue) push(ms []*PreparedMessage) {
+	if sent := q.head - 1; len(q.messages)+len(ms) > cap(q.messages) && sent >= len(q.messages)/2 {
+		q.messages = slices.Delete(q.messages, 0, sent)
+		q.head -= sent
+	}
+	for i, m := range ms {
+		q.messages = append(q.messages, queued{m, i < len(ms)-1})
+	}
+}
+
+// leaveOut drops messages [first, at). Those before them, the rest of what is being
+// written, move up to those behind: they are few, and a backlog may be long.
+func (q *sendQueue) leaveOut(first, at int) {
+	if first == at {
+		return
+	}
+	head := at - (first - q.head)
+	copy(q.messages[head:at], q.messages[q.head:first])
+	clear(q.messages[q.head:head])
+	q.messages[head-1].more = head < at
+	q.head = head
 }
 
 // ownQueue returns c's queue, made when there is none. qmu is held.

@@ -1,0 +1,88 @@
+package websocket
+
+import (
+	"strings"
+	"testing"
+)
+
+// queueOf makes a queue from the names of its messages: "+" says that the next one
+// belongs to it, "|" stands before the one at head.
+func queueOf(drawn string) *sendQueue {
+	q := new(sendQueue)
+	for name := range strings.FieldsSeq(drawn) {
+		if name == "|" {
+			q.head = len(q.messages)
+			continue
+		}
+		q.messages = append(q.messages, queued{text("%s", name), strings.HasSuffix(name, "+")})
+	}
+	return q
+}
+
+// waiting draws what is behind head, and the message before it if more of its call
+// follow.
+func (q *sendQueue) waiting() string {
+	var names []string
+	if q.head > 0 && q.messages[q.head-1].more {
+		names = append(names, "+")
+	}
+	for _, next := range q.messages[q.head:] {
+		names = append(names, string(next.m.payload))
+	}
+	return strings.Join(names, " ")
+}
+
+// What is left out costs what is behind it nothing: a backlog of a megabyte has very
+// many small messages, and with DropOldest each new one may push out an old one.
+func TestLeaveOut(t *testing.T) {
+	for _, test := range []struct {
+		queue     string
+		first, at int
+		want      string
+	}{
+		{"| a b c", 0, 1, "b c"},
+		{"| a b c", 0, 3, ""},
+		{"| a b c", 1, 1, "a b c"},
+		{"a b | c d e", 2, 4, "e"},
+		{"a+ | b c d", 2, 3, "+ b d"},
+		{"a+ | b+ c d+ e f", 3, 5, "+ b+ c f"},
+		{"a+ | b c", 2, 3, "+ b"},
+	} {
+		q := queueOf(test.queue)
+		last := &q.messages[len(q.messages)-1]
+		q.leaveOut(test.first, test.at)
+		if got := q.waiting(); got != test.want {
+			t.Errorf("leaveOut(%d, %d) of %q leaves %q; want %q", test.first, test.at, test.queue, got, test.want)
+		}
+		if last != &q.messages[len(q.messages)-1] {
+			t.Errorf("leaveOut(%d, %d) of %q moves what is behind", test.first, test.at, test.queue)
+		}
+	}
+}
+
+// A queue that is never empty, since its peer is just as fast as the feed, doesn't
+// grow with what it has sent.
+func TestQueueThatIsNeverEmpty(t *testing.T) {
+	for _, policy := range []SlowPolicy{CloseSlow, DropOldest} {
+		const backlog, messages = 20, 20_000
+		m := NewPreparedMessage(BinaryMessage, make([]byte, batchSize)) // each leaves alone
+		c, p := connect(t, &Upgrader{SendQueue: backlog * len(m.frame), SlowPolicy: policy}, pipePair)
+		c.write.mu.Lock()
+		for i := range messages {
+			if err := c.Send(m); err != nil {
+				t.Fatalf("Send %d: %v", i, err)
+			}
+			if policy == CloseSlow && i >= backlog/2 { // else all but the newest are left out
+				c.nextPiece()
+			}
+		}
+		q := c.queue.Load()
+		if got := cap(q.messages); got > 8*backlog {
+			t.Errorf("policy %d: room for %d messages behind %d, of which %d wait; want at most %d",
+				policy, got, messages, len(q.messages)-q.head, 8*backlog)
+		}
+		go c.CloseNow()
+		p.nc.Close()
+		c.unlockWrite()
+	}
+}
