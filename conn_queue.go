@@ -444,6 +444,10 @@ type drains struct {
 func (d *drains) add(c *Conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.waiting) == cap(d.waiting) && d.head > len(d.waiting)/2 { // under load there is always one
+		d.waiting = slices.Delete(d.waiting, 0, d.head)
+		d.head = 0
+	}
 	d.waiting = append(d.waiting, c)
 	if d.workers < runtime.GOMAXPROCS(0) {
 		d.workers++

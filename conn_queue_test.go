@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -84,5 +85,21 @@ func TestQueueThatIsNeverEmpty(t *testing.T) {
 		go c.CloseNow()
 		p.nc.Close()
 		c.unlockWrite()
+	}
+}
+
+// Nor does the list of those that have something to send, where there is always one.
+func TestDrainsThatAreNeverDone(t *testing.T) {
+	d := drains{workers: runtime.GOMAXPROCS(0)} // all are at work
+	c := new(Conn)
+	d.add(c)
+	for range 20_000 {
+		d.add(c)
+		if d.next() != c {
+			t.Fatal("next = nil, with one waiting")
+		}
+	}
+	if got := cap(d.waiting); got > 16 {
+		t.Errorf("room for %d connections where 1 waits; want at most 16", got)
 	}
 }
