@@ -54,8 +54,8 @@ var sendQueues = sync.Pool{New: func() any { return new(sendQueue) }}
 // frames between them.
 //
 // The queue is bounded by SendQueue, in bytes of backlog: what waits behind the
-// message that is being written. So a queue that is empty takes any one
-// message, and a large one doesn't make a fast receiver slow.
+// message that is being written, and 32 bytes more for each. So a queue that is
+// empty takes any one message, and a large one doesn't make a fast receiver slow.
 //
 // An error means that the messages won't be sent: it matches net.ErrClosed when
 // the end of the connection has begun, and ErrQueueFull when there is no room.
@@ -87,7 +87,7 @@ func (c *Conn) enqueue(ms []*PreparedMessage) error {
 	}
 	q := c.queue.Load()
 	idle := q == nil
-	if !idle && !c.makeRoom(q, n) {
+	if !idle && !c.makeRoom(q, n, len(ms)) {
 		c.qmu.Unlock()
 		return c.queueFull()
 	}
@@ -101,14 +101,24 @@ func (c *Conn) enqueue(ms []*PreparedMessage) error {
 	return nil
 }
 
-// makeRoom reports whether the backlog has room for n bytes, and with DropOldest
-// sees to it. qmu is held.
-func (c *Conn) makeRoom(q *sendQueue, n int) bool {
-	limit := c.reg.u.sendQueue()
-	if limit < math.MaxInt-q.credit { // no overflow
-		limit += q.credit
+// queuedCost is counted for each message that waits, beside its frame: what it
+// takes in the queue, and a part of what a PreparedMessage does. Else a backlog of
+// empty messages would be many times as large as SendQueue.
+const queuedCost = 32
+
+// backlog is what SendQueue bounds. qmu is held.
+func (q *sendQueue) backlog() int { return q.size + queuedCost*(len(q.messages)-q.head) }
+
+// makeRoom reports whether the backlog has room for as many messages, of n bytes
+// together, and with DropOldest sees to it. qmu is held.
+func (c *Conn) makeRoom(q *sendQueue, n, messages int) bool {
+	room := c.reg.u.sendQueue()
+	if room < math.MaxInt-q.credit { // no overflow
+		room += q.credit
 	}
-	if q.size == 0 || n <= limit-q.size {
+	room -= q.backlog()
+	n += queuedCost * messages
+	if q.head == len(q.messages) || n <= room {
 		return true
 	}
 	if c.reg.u.SlowPolicy != DropOldest {
@@ -119,8 +129,10 @@ func (c *Conn) makeRoom(q *sendQueue, n int) bool {
 		at++
 	}
 	first := at
-	for at < len(q.messages) && (n > limit-q.size || q.messages[at-1].more && at > first) {
-		q.size -= len(q.messages[at].m.frame)
+	for at < len(q.messages) && (n > room || q.messages[at-1].more && at > first) {
+		size := len(q.messages[at].m.frame)
+		q.size -= size
+		room += size + queuedCost
 		c.reg.counters(c).dropped.Add(1)
 		at++
 	}

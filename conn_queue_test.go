@@ -103,3 +103,27 @@ func TestDrainsThatAreNeverDone(t *testing.T) {
 		t.Errorf("room for %d connections where 1 waits; want at most 16", got)
 	}
 }
+
+// A backlog of messages that hold nothing, or next to it, is bounded like any other.
+func TestQueueOfSmallMessages(t *testing.T) {
+	const limit = 64 << 10
+	for _, size := range []int{0, 10, 100, 10_000} {
+		c, p := connect(t, &Upgrader{SendQueue: limit, SlowPolicy: DropNewest}, pipePair)
+		c.write.mu.Lock()
+		m := NewPreparedMessage(BinaryMessage, make([]byte, size))
+		n := 0
+		for c.Send(m) == nil {
+			n++
+		}
+		if most := limit/(len(m.frame)+32) + 1; n > most {
+			t.Errorf("%d messages of %d bytes wait; want at most %d", n, size, most)
+		}
+		q := c.queue.Load()
+		if held := 16*cap(q.messages) + n*len(m.frame); held > 2*limit {
+			t.Errorf("%d messages of %d bytes take %d; want at most %d", n, size, held, 2*limit)
+		}
+		go c.CloseNow()
+		p.nc.Close()
+		c.unlockWrite()
+	}
+}

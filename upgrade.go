@@ -140,8 +140,9 @@ type Upgrader struct {
 	// One message to many: Conn.Send and Group.
 
 	// SendQueue bounds what Send holds for a connection behind the message that
-	// is being written, in bytes; 1 MiB by default. Over it SlowPolicy decides. A
-	// queue that is empty takes any one message.
+	// is being written, in bytes, each message counting 32 more than its frame; 1
+	// MiB by default. Over it SlowPolicy decides. A queue that is empty takes any
+	// one message.
 	SendQueue int
 	// SlowPolicy is what becomes of a connection whose queue is full: CloseSlow,
 	// the default, DropNewest or DropOldest.
