@@ -310,7 +310,24 @@ func (c *Conn) writeFailed(err error) {
 func (c *Conn) Flush() error {
 	c.write.mu.Lock()
 	defer c.unlockWrite()
+	if c.write.out != nil {
+		if err := c.tooLate(); err != nil {
+			return err
+		}
+	}
 	return c.flush(nil, writeData)
+}
+
+// flushBatch is Flush at the end of a batch. Who wrote the answers had a deadline
+// that hadn't passed, and may have forgotten it: that ends nothing.
+func (c *Conn) flushBatch() {
+	c.write.mu.Lock()
+	defer c.unlockWrite()
+	kind := writeData
+	if c.tooLate() != nil {
+		kind = writeQueued
+	}
+	c.flush(nil, kind)
 }
 
 // watchHeld has the registry flush what is held back if it stays for long: a
@@ -363,7 +380,7 @@ func (c *Conn) flushNow(kind writeKind, closing bool) {
 func (c *Conn) uncork() {
 	if c.write.has(corked) {
 		c.write.clear(corked)
-		c.Flush()
+		c.flushBatch()
 	}
 }
 

@@ -374,3 +374,27 @@ func TestSendBehindAWriteDeadline(t *testing.T) {
 		})
 	}
 }
+
+// An answer that was written before the deadline and held back leaves behind it: the
+// flush at the end of the batch is no write of the application's.
+func TestHeldBackBehindAWriteDeadline(t *testing.T) {
+	overTransports(t, func(t *testing.T, pair transport) {
+		c, p := connect(t, new(Upgrader), pair)
+		serveEvents(t, c, Events{OnMessage: func(c *Conn, typ MessageType, data []byte) {
+			if string(data) == "last" {
+				c.SetWriteDeadline(time.Now().Add(-time.Second))
+				if err := c.Flush(); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("Flush behind the deadline = %v, want %v", err, os.ErrDeadlineExceeded)
+				}
+				return
+			}
+			c.SetWriteDeadline(time.Now().Add(time.Minute))
+			if err := c.WriteMessage(typ, data); err != nil {
+				t.Errorf("WriteMessage before the deadline = %v", err)
+			}
+		}})
+		go p.nc.Write(append(textFrame("first"), textFrame("last")...))
+		p.want(opText, "first")
+		p.closeWith(CloseNormal, "")
+	})
+}

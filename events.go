@@ -162,7 +162,7 @@ func (c *Conn) messages() error {
 		onMessage(c, t, p)
 		c.touchMessage() // however long it took
 		if before && !more {
-			c.Flush() // the last of the batch may have had no answer
+			c.flushBatch() // the last of the batch may have had no answer
 		}
 	}
 }
