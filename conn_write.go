@@ -76,14 +76,14 @@ func (c *Conn) lockData() error {
 			return err
 		}
 		w.mu.Lock()
-		if w.stream == nil || w.err != nil {
+		if w.stream == nil || c.dead() != nil {
 			break
 		}
 		done := w.stream.done
 		c.unlockWrite()
 		c.waitFor(done)
 	}
-	if w.err == nil && w.has(halfSent) {
+	if c.dead() == nil && w.has(halfSent) {
 		defer c.unlockWrite()
 		return errAbandoned
 	}
@@ -95,6 +95,15 @@ func (c *Conn) lockData() error {
 		return w.err
 	}
 	return nil
+}
+
+// dead returns why nothing can be sent any more. OnClose, and whoever asks the
+// Context, may know of the end before the one who made it comes to the writer.
+func (c *Conn) dead() error {
+	if c.write.err == nil && c.connState() == stateClosed {
+		c.write.err = errClosing
+	}
+	return c.write.err
 }
 
 // waitFor waits for the end of another message, or for the write deadline.
@@ -199,8 +208,8 @@ func (c *Conn) hold(op opcode, p []byte, size int) {
 // behind its header, a large one leaves from where it lies by writev.
 func (c *Conn) writeFrame(h header, p []byte) error {
 	w := &c.write
-	if w.err != nil {
-		return w.err
+	if err := c.dead(); err != nil {
+		return err
 	}
 	if c.trace != nil {
 		c.trace.frameWritten(h, p)

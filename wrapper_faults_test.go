@@ -252,3 +252,31 @@ func TestConnThatClosesSlowly(t *testing.T) {
 		})
 	}
 }
+
+// Behind the end nothing is written, in OnClose too, though who made the end is still
+// at work on it, and answers were held back until then.
+func TestWriteBehindTheEnd(t *testing.T) {
+	release, written := make(chan struct{}), make(chan error, 3)
+	s := &Server{Handler: Events{
+		OnMessage: func(c *Conn, _ MessageType, _ []byte) {
+			go c.CloseNow() // which waits in the Close below
+			<-c.Context().Done()
+		},
+		OnClose: func(c *Conn, _ error) {
+			written <- c.WriteMessage(TextMessage, nil)
+			written <- c.WritePrepared(NewPreparedMessage(TextMessage, nil))
+			written <- c.Ping(nil)
+		},
+	}}
+	ln := lazyListener{listen(t), release}
+	serve(t, s, ln)
+	p := newPeer(t, dialAddr(t, ln.Addr().String()))
+	p.handshake()
+	p.send(textFrame("one"), textFrame("of a batch"))
+	for _, name := range []string{"WriteMessage", "WritePrepared", "Ping"} {
+		if err := <-written; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s in OnClose = %v, want %v", name, err, net.ErrClosed)
+		}
+	}
+	close(release)
+}
