@@ -141,9 +141,10 @@ type messageStream struct {
 	size     int
 	deflate  bool          // decided with the first frame
 	deflated int           // bytes that size became
-	begun    bool          // a frame has left; it and the counts are guarded by write.mu
+	begun    bool          // a frame has left; it, late and the counts are guarded by write.mu
 	done     chan struct{} // closed when other messages may go on
 	closed   bool
+	late     bool // the write deadline had passed before a frame could leave
 	cleanup  runtime.Cleanup
 }
 
@@ -183,12 +184,14 @@ func (m *messageStream) send(fin bool) error {
 	if w.err != nil {
 		return w.err
 	}
-	if w.stream != m { // the closing handshake didn't wait any longer
-		return errClosing
+	if w.stream != m {
+		if m.late {
+			return errLate
+		}
+		return errClosing // the closing handshake didn't wait any longer
 	}
 	if err := c.tooLate(); err != nil {
-		c.writeFailed(err) // half a message stands on the stream
-		return w.err
+		return m.tooLate(err)
 	}
 	m.size += len(p)
 	err := m.sendFrame(fin, p)
@@ -204,6 +207,19 @@ func (m *messageStream) send(fin bool) error {
 		w.endStream(m)
 	}
 	return err
+}
+
+// tooLate ends the message, whose next frame comes behind the write deadline, and
+// with it the connection if a part of it was sent.
+func (m *messageStream) tooLate(err error) error {
+	w := &m.c.write
+	if !m.begun {
+		m.late = true
+		w.endStream(m)
+		return err
+	}
+	m.c.writeFailed(err)
+	return w.err
 }
 
 // sendFrame compresses and writes a frame. write.mu is held, since a window

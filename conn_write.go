@@ -83,18 +83,21 @@ func (c *Conn) lockData() error {
 		c.unlockWrite()
 		c.waitFor(done)
 	}
-	if c.dead() == nil && w.has(halfSent) {
-		defer c.unlockWrite()
-		return errAbandoned
+	err := c.dead()
+	if err == nil && w.has(halfSent) {
+		err = errAbandoned
 	}
-	if w.err == nil && c.queue.Load() != nil {
+	if err == nil {
+		err = c.tooLate() // it may have waited for the writer
+	}
+	if err == nil && c.queue.Load() != nil {
 		c.drainQueue(writeData) // what Send took comes first
+		err = w.err
 	}
-	if w.err != nil {
-		defer c.unlockWrite()
-		return w.err
+	if err != nil {
+		c.unlockWrite()
 	}
-	return nil
+	return err
 }
 
 // dead returns why nothing can be sent any more. OnClose, and whoever asks the

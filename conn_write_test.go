@@ -398,3 +398,41 @@ func TestHeldBackBehindAWriteDeadline(t *testing.T) {
 		p.closeWith(CloseNormal, "")
 	})
 }
+
+// A message of which nothing has left when the write deadline passes leaves the
+// connection as it was, and lets others go on, whoever it had waited for.
+func TestTooLateToBegin(t *testing.T) {
+	overTransports(t, func(t *testing.T, pair transport) {
+		c, p := connect(t, new(Upgrader), pair)
+		for _, flushes := range []bool{false, true} { // a full buffer would leave before Close
+			c.SetWriteDeadline(time.Time{})
+			m, err := c.NextWriter(TextMessage)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(m, "too late")
+			c.SetWriteDeadline(time.Now().Add(-time.Second))
+			if flushes {
+				if _, err := m.Write(make([]byte, 2*batchSize)); err != errLate {
+					t.Errorf("Write behind the deadline = %v, want %v", err, errLate)
+				}
+				c.SetWriteDeadline(time.Time{})
+			}
+			if err := m.Close(); err != errLate {
+				t.Errorf("Close behind the deadline = %v, want %v", err, errLate)
+			}
+		}
+		c.SetWriteDeadline(time.Time{})
+		c.write.mu.Lock() // somebody is at work
+		written := make(chan error)
+		go func() { written <- c.WriteMessage(TextMessage, []byte("too late")) }()
+		c.SetWriteDeadline(time.Now().Add(-time.Second))
+		c.unlockWrite()
+		if err := <-written; err != errLate {
+			t.Errorf("WriteMessage whose turn came behind the deadline = %v, want %v", err, errLate)
+		}
+		c.SetWriteDeadline(time.Time{})
+		go c.WriteMessage(TextMessage, []byte("in time"))
+		p.want(opText, "in time")
+	})
+}
