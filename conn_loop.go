@@ -62,9 +62,6 @@ type loopConn Conn
 // Ready serves the connection as far as that goes without waiting for the peer.
 func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	c := (*Conn)(l)
-	if c.write.has(full) {
-		c.drainOn()
-	}
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	var err error
@@ -79,6 +76,9 @@ func (l *loopConn) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	}
 	return c.loopEnded(s, err)
 }
+
+// Writable goes on with what the socket had no room for, also while a callback runs.
+func (l *loopConn) Writable() { (*Conn)(l).drainOn() }
 
 // deliverLent delivers what fits into the worker's buffer, which goes back also
 // when a callback ends the worker by runtime.Goexit. more says that the others have

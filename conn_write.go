@@ -157,7 +157,7 @@ func (c *Conn) release() (again bool) {
 	w := &c.write
 	if w.has(full) {
 		w.mu.Unlock()
-		c.sock.WantWrite()
+		c.sock.WantWrite((*loopConn)(c))
 		return false
 	}
 	w.mu.Unlock()

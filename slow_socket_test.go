@@ -373,3 +373,36 @@ func TestForgottenWriter(t *testing.T) {
 		}
 	}
 }
+
+// What Send took leaves while a callback takes long.
+func TestQueueGoesOnWhileACallbackRuns(t *testing.T) {
+	const size, messages = 1 << 20, 8
+	for name, events := range map[string]func(slow func(*Conn)) Events{
+		"OnOpen": func(slow func(*Conn)) Events { return Events{OnOpen: func(c *Conn, _ *http.Request) { slow(c) }} },
+		"OnMessage": func(slow func(*Conn)) Events {
+			return Events{OnMessage: func(c *Conn, _ MessageType, _ []byte) { slow(c) }}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			done := make(chan struct{})
+			s := &Server{Handler: events(func(c *Conn) {
+				for range messages {
+					c.Send(NewPreparedMessage(BinaryMessage, make([]byte, size)))
+				}
+				<-done
+			}), Upgrader: Upgrader{WriteTimeout: time.Second, PingInterval: -1, SendQueue: messages * 2 * size}}
+			p := serveTCP(t, s)()
+			p.takeLittle()
+			p.handshake()
+			p.sendText("go")
+			for i := range messages {
+				if _, got, err := p.frame(); err != nil || len(got) != size {
+					t.Errorf("message %d has %d bytes, %v", i, len(got), err)
+					break
+				}
+			}
+			close(done)
+		})
+	}
+}

@@ -73,7 +73,7 @@ func (h *echo) Ready(s *Socket, w *Worker) bool {
 			n, err := s.TryWrite(h.rest, nil)
 			h.rest = h.rest[n:]
 			if err == ErrWait {
-				s.WantWrite()
+				s.WantWrite(writer(s.Notify))
 				return false
 			}
 			if err != nil {

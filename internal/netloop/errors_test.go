@@ -138,7 +138,7 @@ func TestNotServed(t *testing.T) {
 	}
 	s.Notify()
 	s.SetReadDeadline(time.Now())
-	s.WantWrite()
+	s.WantWrite(writer(s.Notify))
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

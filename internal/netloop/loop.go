@@ -23,9 +23,8 @@ type Loop struct {
 
 // A Handler is told what happens to a Socket.
 type Handler interface {
-	// Ready is called when bytes, their end, room to write or a call of Notify
-	// may be there, or when a read deadline has passed. It takes what it can by
-	// TryRead and TryWrite. It may block: others then serve the other sockets.
+	// Ready is called when bytes, their end or a call of Notify may be there, or when
+	// a read deadline has passed. It takes what it can by TryRead. It may block: others then serve the other sockets.
 	// Calls for one socket never run at the same time, and what happens during
 	// one is followed by another. Returning true asks for one more call, after
 	// the other sockets had their turn.
@@ -372,9 +371,11 @@ func (w *Worker) serve(s *Socket, events uint32) {
 	} else {
 		// Who waits inside of Ready, or holds up who runs it, is woken first.
 		if waits := s.waits.Load(); waits != nil {
-			waits.wakeAll(s, events)
+			if next := waits.wakeAll(s, events); next != nil {
+				next.Writable()
+			}
 		}
-		if !s.claim(events) {
+		if events == eventOut || !s.claim(events) {
 			return
 		}
 	}

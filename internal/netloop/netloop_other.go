@@ -21,6 +21,9 @@ type Handler interface {
 	Ready(s *Socket, w *Worker) (more bool)
 }
 
+// A Writer goes on with a write.
+type Writer interface{ Writable() }
+
 // A Worker is never made here.
 type Worker struct {
 	Buf   []byte
@@ -61,7 +64,7 @@ func (s *Socket) Notify()                                          { panic(errUn
 func (s *Socket) TryRead([]byte) (int, error)                      { panic(errUnsupported) }
 func (s *Socket) TryWrite(p, q []byte) (int, error)                { panic(errUnsupported) }
 func (s *Socket) WriteAll(p, q []byte, told Progress) (int, error) { panic(errUnsupported) }
-func (s *Socket) WantWrite()                                       { panic(errUnsupported) }
+func (s *Socket) WantWrite(Writer)                                 { panic(errUnsupported) }
 func (s *Socket) CloseWrite() error                                { panic(errUnsupported) }
 func (s *Socket) OnHangup(func())                                  { panic(errUnsupported) }
 func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error     { panic(errUnsupported) }

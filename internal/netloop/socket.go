@@ -14,7 +14,8 @@ import (
 )
 
 // ErrWait is what TryRead and TryWrite return when the socket has nothing to
-// give or no room to take: Ready is called when it has.
+// give or no room to take: Ready is called when it has something, and for room
+// there is WantWrite.
 var ErrWait = errors.New("netloop: nothing to do yet")
 
 var errNotServed = errors.New("netloop: a socket that isn't served can't wait")
@@ -300,9 +301,22 @@ func (s *Socket) TryWrite(p, q []byte) (n int, err error) {
 	return n, nil
 }
 
-// WantWrite has Ready called when there is room to write, once. It is called
+// A Writer goes on with a write.
+type Writer interface {
+	// Writable is called when the socket may take more, also while Ready runs, which
+	// may take long. It must not block.
+	Writable()
+}
+
+// WantWrite has next called when there is room to write, once. It is called
 // after a write that wasn't taken whole.
-func (s *Socket) WantWrite() { s.waiting().arm(s, eventOut) }
+func (s *Socket) WantWrite(next Writer) {
+	w := s.waiting()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next = next
+	w.arm(s, eventOut)
+}
 
 // Unsent returns how many bytes that were written the peer's system hasn't
 // taken: it falls as long as the peer makes progress.
@@ -334,6 +348,7 @@ type waits struct {
 	closed      bool
 	armed       bool // EPOLLOUT is asked for
 	read, write direction
+	next        Writer      // of WantWrite; nil for none
 	lingers     atomic.Bool // closing the descriptor may wait
 }
 
@@ -381,34 +396,31 @@ func (w *waits) close() {
 	}
 }
 
-// wakeAll wakes who waits for what the events tell. A peer that has closed its side
-// may read on, and makes no room by that: arm is told of it each time.
-func (w *waits) wakeAll(s *Socket, events uint32) {
+// wakeAll wakes who waits for what the events tell, and returns who is to go on with
+// its write. A peer that has closed its side may read on, and makes no room by that:
+// arm is told of it each time.
+func (w *waits) wakeAll(s *Socket, events uint32) (next Writer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if events&(eventsIn|eventsEnd) != 0 {
 		w.read.wakeUp()
 	}
 	if events&(eventOut|eventsBroken) == 0 {
-		return
+		return nil
 	}
 	w.write.wakeUp()
+	next, w.next = w.next, nil
 	if w.armed && s.isUnix() && s.use() { // one of these tells of room whenever its peer reads
 		w.armed = false
 		s.set.control(syscall.EPOLL_CTL_MOD, int(s.fd), eventsIn, s.generation)
 		s.unuse()
 	}
+	return next
 }
 
 // arm asks the set again, and for events as well. What is the case already is
-// told at once, so that no event is lost between a try and this.
+// told at once, so that no event is lost between a try and this. The lock is held.
 func (w *waits) arm(s *Socket, events uint32) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.armLocked(s, events)
-}
-
-func (w *waits) armLocked(s *Socket, events uint32) error {
 	if s.set == nil {
 		return s.failure("wait", errNotServed)
 	}
@@ -438,7 +450,7 @@ func (s *Socket) wait(op string, d *direction, w *waits, events uint32) error {
 		d.wake = make(chan struct{})
 	}
 	wake := d.wake
-	err := w.armLocked(s, events)
+	err := w.arm(s, events)
 	w.mu.Unlock()
 	if err != nil {
 		return err

@@ -252,32 +252,47 @@ func TestWriteWaits(t *testing.T) {
 	}
 }
 
-// WantWrite brings a call of Ready when there is room.
+// A writer is called when there is room.
+type writer func()
+
+func (w writer) Writable() { w() }
+
+// WantWrite brings a call of Writable when there is room, while Ready runs as well.
 func TestWantWrite(t *testing.T) {
 	for _, network := range networks {
 		t.Run(network, func(t *testing.T) {
 			_, s, nc, h := serveTold(t, network)
 			s.Notify()
-			sent := 0
-			h.call(t, func(s *Socket) bool {
+			told := make(chan struct{}, 1)
+			fill := func() (sent int) {
 				for {
 					n, err := s.TryWrite(make([]byte, 1<<20), []byte("y"))
 					if sent += n; err == ErrWait {
 						break
 					}
 				}
-				s.WantWrite()
+				s.WantWrite(writer(func() { told <- struct{}{} }))
+				return sent
+			}
+			room := func(when string, sent int) {
+				if _, err := io.ReadFull(nc, make([]byte, sent)); err != nil {
+					t.Fatal(err)
+				}
+				<-told
+				if n, err := s.TryWrite(nil, []byte("z")); n != 1 || err != nil {
+					t.Errorf("TryWrite when Writable was called %s: %d, %v", when, n, err)
+				}
+				io.ReadFull(nc, make([]byte, 1))
+			}
+			sent := 0
+			h.call(t, func(s *Socket) bool {
+				room("while Ready runs", fill())
+				sent = fill()
 				return false
 			})
-			if _, err := io.ReadFull(nc, make([]byte, sent)); err != nil {
-				t.Fatal(err)
-			}
-			h.call(t, func(s *Socket) bool {
-				if n, err := s.TryWrite(nil, []byte("z")); n != 1 || err != nil {
-					t.Errorf("TryWrite when Ready was called for room: %d, %v", n, err)
-				}
-				return end(s)
-			})
+			room("behind Ready", sent)
+			s.Notify()
+			h.call(t, end)
 		})
 	}
 }
