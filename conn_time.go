@@ -100,8 +100,8 @@ func (c *Conn) rare() *rareState {
 }
 
 // An instant is a registry's time in units of about a millisecond that come
-// around: what is kept of it is less than 25 days old, or of no interest. 0 is
-// never.
+// around: what is kept of it is less than 25 days old, see recent, or of no
+// interest. 0 is never.
 const instantBits = 20
 
 func instantOf(now int64) uint32 { return max(uint32(now>>instantBits), 1) }
@@ -112,6 +112,25 @@ func timeOf(t uint32, now int64) int64 {
 		return 0
 	}
 	return now - int64(int32(instantOf(now)-t)-1)<<instantBits
+}
+
+// longAgo is longer than any timeout, in the units of an instant: 13 days.
+const longAgo = 1 << 30
+
+// recent is t, or longAgo if it was before that: a connection without pings may be
+// quiet until its instants come around, and what was last month would be to come.
+func recent(t uint32, now int64) uint32 {
+	if n := instantOf(now); t != 0 && int32(n-t) > longAgo {
+		return max(n-longAgo, 1)
+	}
+	return t
+}
+
+// keepRecent does the same with an instant that others write.
+func keepRecent(at *atomic.Uint32, now int64) {
+	if t := at.Load(); recent(t, now) != t {
+		at.CompareAndSwap(t, recent(t, now))
+	}
 }
 
 // times are what is known of a connection at one moment.
@@ -282,6 +301,9 @@ func (c *Conn) observe(now int64) {
 // times gathers what is known now.
 func (c *Conn) times(now int64) times {
 	k := &c.clock
+	keepRecent(&k.received, now)
+	keepRecent(&k.waiting, now)
+	k.takenAt = recent(k.takenAt, now)
 	t := times{
 		now: now, closing: c.connState() != stateOpen, events: k.handling.Load() == handlerEvents,
 		received: timeOf(k.received.Load(), now), waiting: timeOf(k.waiting.Load(), now),

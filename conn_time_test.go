@@ -67,6 +67,23 @@ func TestInstants(t *testing.T) {
 	}
 }
 
+// What was long ago stays that, however long a connection is quiet.
+func TestQuietForMonths(t *testing.T) {
+	const day = int64(24 * time.Hour)
+	c := &Conn{reg: &registry{u: &Upgrader{PingInterval: -1}}}
+	c.clock.received.Store(instantOf(day))
+	c.clock.waiting.Store(instantOf(day))
+	c.clock.takenAt = instantOf(day)
+	for now := day; now < 200*day; now += day / 4 { // the sweeper comes far more often
+		got := c.times(now)
+		for what, at := range map[string]int64{"received": got.received, "waiting": got.waiting, "taken": got.takenAt} {
+			if at == 0 || at > max(now-12*day, day+int64(time.Second)) {
+				t.Fatalf("%v after a byte was %s: that was %v ago", time.Duration(now-day), what, time.Duration(now-at))
+			}
+		}
+	}
+}
+
 // What the system has to give is soon taken by a slow reader too: the rest of the
 // message waits with us, and that counts.
 func TestMinRateOfAReader(t *testing.T) {
