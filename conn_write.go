@@ -161,8 +161,13 @@ func (c *Conn) release() (again bool) {
 		return false
 	}
 	w.mu.Unlock()
-	return w.pong.Load() != nil && w.mu.TryLock()
+	return w.lockForPong()
 }
+
+// lockForPong locks mu for a pong that waits, if nobody has it. A TryLock that fails is
+// in no order with what was stored before, so that it may have looked at mu before the
+// pong was there. It can't do that behind an atomic look at the pong.
+func (w *writer) lockForPong() bool { return w.pong.Load() != nil && w.mu.TryLock() }
 
 // writePong sends the pong that waits. Who holds mu is the only one to take it.
 func (c *Conn) writePong() {
@@ -429,7 +434,7 @@ func (c *Conn) answerPing(p []byte) {
 	if old := w.pong.Swap(f); old != nil {
 		pongFrames.Put(old)
 	}
-	if w.mu.TryLock() { // or whoever holds it finds the pong
+	if w.lockForPong() { // or whoever holds it finds the pong
 		c.unlockWrite()
 	}
 }
