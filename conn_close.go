@@ -87,7 +87,7 @@ func (c *Conn) CloseNow() error {
 	if c.connState() == stateClosed {
 		return errClosing
 	}
-	c.cut(&EndError{By: SideServer, Err: net.ErrClosed})
+	c.finish(&EndError{By: SideServer, Err: net.ErrClosed})
 	return nil
 }
 
@@ -267,19 +267,11 @@ func (c *Conn) endError() error {
 	return c.end
 }
 
-// cut ends the connection from outside the goroutine that reads.
-func (c *Conn) cut(e *EndError) {
-	c.finish(e)
-	if c.sock != nil {
-		c.sock.Notify() // for OnClose
-	}
-}
-
-// cutUnwaited is cut for the sweeper, which has others to look after: a net.Conn of the
+// cutUnwaited is finish for the sweeper, which has others to look after: a net.Conn of the
 // application's may take its time to close.
 func (c *Conn) cutUnwaited(e *EndError) {
 	if c.canTry() {
-		c.cut(e)
+		c.finish(e)
 	} else if c.becomeClosed(e) {
 		go c.closeSocket()
 	}

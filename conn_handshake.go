@@ -536,7 +536,6 @@ func (h *handshake) giveUp(err error) (given bool) {
 	}
 	h.nc.SetDeadline(time.Now().Add(refusalTime))
 	h.conclude(r, t, err, nil, false)
-	h.notify()
 	return true
 }
 
@@ -547,7 +546,6 @@ func (h *handshake) cut() {
 	h.mu.Unlock()
 	if nc != nil {
 		h.reg.cutConn(nc)
-		h.notify()
 	}
 }
 

@@ -97,11 +97,11 @@ func (c *Conn) loopEnded(s *netloop.Socket, err error) bool {
 	return false
 }
 
-// unserved ends a connection that was registered and whose handler never began.
+// unserved has the loop let go of a connection that was registered, whose handler
+// never began, and which is closed.
 func (c *Conn) unserved() {
 	if c.sock != nil {
 		c.sock.Become(unserved{})
-		c.sock.Notify()
 		c.sock.Start()
 	}
 }

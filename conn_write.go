@@ -311,7 +311,7 @@ func (c *Conn) writeFailed(err error) {
 	c.rare().failed.Store(c.reg.now.Load())
 	if c.connState() != stateClosed && isTimeout(err) {
 		c.reg.total.writeStalls.Add(1)
-		go c.cut(&EndError{By: SidePeer, Err: w.err}) // it needs the lock that is held here
+		go c.finish(&EndError{By: SidePeer, Err: w.err}) // it needs the lock that is held here
 		return
 	}
 	c.lookSoon()

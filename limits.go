@@ -343,10 +343,7 @@ func (s *Server) turnAway(h *handshake, err error) {
 	go func() {
 		defer s.refusing.Add(-1)
 		if h.sock != nil && h.sock.Serve(unserved{}) == nil { // for what waits below
-			defer func() {
-				h.sock.Notify()
-				h.sock.Start()
-			}()
+			defer h.sock.Start()
 		}
 		h.guard(func() (*Conn, error) {
 			h.start()

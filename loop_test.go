@@ -352,3 +352,21 @@ func TestRequestMemoryKeepsNothing(t *testing.T) {
 		t.Errorf("a request that is to go on keeps %v", h.parser)
 	}
 }
+
+// Who closes the socket under a connection ends it, on the loop as everywhere.
+func TestSocketClosedUnderAConnection(t *testing.T) {
+	end := make(chan error, 1)
+	dial := serveTCP(t, &Server{Handler: Events{
+		OnMessage: func(c *Conn, _ MessageType, _ []byte) { go c.NetConn().Close() },
+		OnClose:   func(_ *Conn, err error) { end <- err },
+	}, Upgrader: Upgrader{PingInterval: -1}})
+	p := dial()
+	p.handshake()
+	p.sendText("close")
+	select {
+	case err := <-end:
+		wantEndError(t, err, EndError{By: SideServer}, net.ErrClosed)
+	case <-time.After(patience / 4):
+		t.Error("OnClose doesn't come")
+	}
+}

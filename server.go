@@ -580,7 +580,7 @@ func (s *Server) Close() error {
 		}
 	}
 	for _, c := range s.reg.conns() {
-		c.cut(&EndError{By: SideServer, Err: errShutdown})
+		c.finish(&EndError{By: SideServer, Err: errShutdown})
 	}
 	var err error
 	if plain != nil {

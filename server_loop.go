@@ -280,13 +280,6 @@ func (h *handshake) gaveUp() bool {
 	return h.phase == phaseEnded
 }
 
-// notify has the loop let go of a socket whose handshake was ended from outside.
-func (h *handshake) notify() {
-	if h.sock != nil {
-		h.sock.Notify()
-	}
-}
-
 // beginOnLoop goes on with a connection whose handshake the loop has served.
 func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netloop.Worker) (more bool) {
 	if s.isClosed() { // and has cut c, before its handler began

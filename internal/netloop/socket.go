@@ -112,8 +112,8 @@ func (s *Socket) closeFD() {
 	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(s.fd), 0, 0)
 }
 
-// Close closes the socket. Calls that wait return with net.ErrClosed. Ready
-// isn't told: see Notify.
+// Close closes the socket. Calls that wait return with net.ErrClosed, and Ready is
+// called, as by Notify, to find that TryRead does.
 func (s *Socket) Close() error {
 	for {
 		n := s.uses.Load()
@@ -128,6 +128,7 @@ func (s *Socket) Close() error {
 		w.close()
 	}
 	s.unuse()
+	s.Notify()
 	return nil
 }
 
