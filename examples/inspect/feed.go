@@ -158,10 +158,13 @@ func (f *feed) publish(session string, e event) {
 func (f *feed) note(id uint64, e event) {
 	e.Conn, e.At = id, now()
 	f.mu.Lock()
+	if e.Kind == "accept" {
+		f.clients[id] = new(client)
+	}
 	c := f.clients[id]
-	if c == nil {
-		c = new(client)
-		f.clients[id] = c
+	if c == nil { // a frame that was being written when the socket was closed
+		f.mu.Unlock()
+		return
 	}
 	switch {
 	case e.Kind == "request":

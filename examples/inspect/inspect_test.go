@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rawws/websocket"
 )
 
 // start serves until the test ends.
@@ -420,6 +422,25 @@ func TestManyCommands(t *testing.T) {
 	}
 	if most > maxRaw || busy == 0 || ended < maxRaw {
 		t.Errorf("of %d commands %d were refused and %d run, up to %d at once; want at most %d, and some of both", commands, busy, ended, most, maxRaw)
+	}
+}
+
+// A step behind the last of its connection is nobody's: for all pages, it would be
+// sent to the one that is just ending as well, under the lock that its own hooks
+// are called with.
+func TestStepsBehindTheEnd(t *testing.T) {
+	f := newFeed()
+	hooks := f.trace()
+	nc, other := net.Pipe()
+	defer nc.Close()
+	defer other.Close()
+	hooks.Accepted(1, nc)
+	hooks.Request(1, []byte("GET "+tracePath+"?session=s HTTP/1.1\r\n\r\n"))
+	hooks.Closed(1, nil)
+	hooks.FrameWritten(1, new(websocket.TraceFrame))
+	hooks.State(1, "closed")
+	if len(f.clients) > 0 {
+		t.Errorf("%d clients are known when all have gone", len(f.clients))
 	}
 }
 
