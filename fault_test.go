@@ -584,6 +584,7 @@ func TestAcceptUnderExhaustion(t *testing.T) {
 				if took := time.Since(start); took > time.Second {
 					t.Errorf("served again after %v, want 1 s at most", took)
 				}
+				synctest.Wait() // until Accept waits for the next
 				before := ln.accepts.Load()
 				ln.fail(errno)
 				ln.open(t)
