@@ -261,17 +261,22 @@ func TestBuffersBehindACrowd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const rounds = 10 * turnsInARow
-	for streak, i := 0, 0; streak < rounds; i++ {
-		if i == 10*rounds {
-			t.Fatalf("after %d echoes there is a worker with a buffer of %d bytes", i, e.room.Load())
-		}
+	b, bigs := &e.loop.set.baton, &e.loop.set.bigs
+	left := func() int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.sleepers + 1
+	}
+	eventually(t, "as few are left as serve one client, with as many large buffers as may be", func() bool {
 		e.loop.Trim()
 		roundTrip(t, all[0], 10)
-		if streak++; e.room.Load() != bigBuffer {
-			streak = 0
-		}
-	}
+		n := left()
+		return n <= 3 && bigs.Load() == min(mostBig(), int32(n))
+	})
+	eventually(t, "a large one is used", func() bool {
+		roundTrip(t, all[0], 10)
+		return e.room.Load() == bigBuffer
+	})
 }
 
 func TestReset(t *testing.T) {
