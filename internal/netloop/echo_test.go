@@ -10,7 +10,6 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,10 +21,8 @@ type echoServer struct {
 	loop    Loop
 	ln      net.Listener
 	a       *Listener
-	nap     time.Duration // of each call of Ready
-	block   chan struct{} // what each call waits for; nil for nothing
-	blocked atomic.Int32  // calls that have waited
-	room    atomic.Int64  // of the last worker's buffer
+	gate    atomic.Pointer[gate] // that each call of Ready waits at; nil for none
+	room    atomic.Int64         // of the last worker's buffer
 	open    atomic.Int32
 	churned chan *Socket // gets every socket if there is room
 
@@ -60,12 +57,9 @@ type echo struct {
 }
 
 func (h *echo) Ready(s *Socket, w *Worker) bool {
-	if h.e.nap > 0 {
-		time.Sleep(h.e.nap)
-	}
-	if h.e.block != nil {
-		h.e.blocked.Add(1)
-		<-h.e.block
+	if g := h.e.gate.Load(); g != nil {
+		g.inside.Add(1)
+		<-g.open
 	}
 	h.e.room.Store(int64(len(w.Buf)))
 	for {
@@ -107,13 +101,7 @@ func (h *echo) close(s *Socket, err error) bool {
 
 var networks = []string{"tcp", "unix"}
 
-func serveEcho(t testing.TB, network string, nap time.Duration) *echoServer {
-	t.Helper()
-	return (&echoServer{TB: t, nap: nap}).serve(network)
-}
-
-func (e *echoServer) serve(network string) *echoServer {
-	t := e.TB
+func serveEcho(t testing.TB, network string) *echoServer {
 	t.Helper()
 	addr := "127.0.0.1:0"
 	if network == "unix" {
@@ -123,7 +111,7 @@ func (e *echoServer) serve(network string) *echoServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.ln, e.ends, e.churned = ln, make(chan error, 1), make(chan *Socket, 64)
+	e := &echoServer{TB: t, ln: ln, ends: make(chan error, 1), churned: make(chan *Socket, 64)}
 	if e.a = e.loop.Listen(ln); e.a == nil {
 		t.Fatalf("Listen doesn't know a %T", ln)
 	}
@@ -183,7 +171,7 @@ func roundTrip(t testing.TB, nc net.Conn, size int) {
 func TestEcho(t *testing.T) {
 	for _, network := range networks {
 		t.Run(network, func(t *testing.T) {
-			e := serveEcho(t, network, 0)
+			e := serveEcho(t, network)
 			nc := e.dial()
 			for _, size := range []int{1, 125, 4096, bigBuffer, bigBuffer + 1, 8 << 20} {
 				roundTrip(t, nc, size)
@@ -196,7 +184,7 @@ func TestEcho(t *testing.T) {
 func TestHalfClosed(t *testing.T) {
 	for _, network := range networks {
 		t.Run(network, func(t *testing.T) {
-			e := serveEcho(t, network, 0)
+			e := serveEcho(t, network)
 			for range 50 {
 				nc := e.dial()
 				nc.Write([]byte("last words"))
@@ -211,56 +199,65 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
-// Callbacks that block stop only their own connection.
-func TestBlockingCallbacks(t *testing.T) {
-	const conns, rounds, nap = 200, 5, 20 * time.Millisecond
-	e := serveEcho(t, "tcp", nap)
-	var all sync.WaitGroup
-	began := time.Now()
-	for range conns {
-		nc := e.dial()
-		all.Go(func() {
-			for range rounds {
-				roundTrip(t, nc, 10)
-			}
-		})
+// A gate holds up calls of Ready, and counts them.
+type gate struct {
+	inside atomic.Int32
+	open   chan struct{}
+}
+
+// blockAll sends a byte to each, waits until all of their callbacks block, and reads
+// the answers.
+func (e *echoServer) blockAll(conns []net.Conn) {
+	e.Helper()
+	g := &gate{open: make(chan struct{})}
+	e.gate.Store(g)
+	for _, nc := range conns {
+		nc.Write([]byte("x"))
 	}
-	all.Wait()
+	eventually(e, "all callbacks block", func() bool { return g.inside.Load() >= int32(len(conns)) })
+	e.gate.Store(nil)
+	close(g.open)
+	for _, nc := range conns {
+		if _, err := io.ReadFull(nc, make([]byte, 1)); err != nil {
+			e.Fatal(err)
+		}
+	}
+}
+
+// Callbacks that block stop only their own connection: those of all block at the
+// same time.
+func TestBlockingCallbacks(t *testing.T) {
+	const rounds = 5
+	e := serveEcho(t, "tcp")
+	conns := make([]net.Conn, 200)
+	for i := range conns {
+		conns[i] = e.dial()
+	}
+	for range rounds {
+		e.blockAll(conns)
+	}
 	sleepers := func() int {
 		b := &e.loop.set.baton
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return b.sleepers
 	}
-	if n := sleepers(); n < 5 {
-		t.Errorf("%d goroutines wait for the next callback that blocks, want some", n)
-	}
+	eventually(t, "some wait for the next callback that blocks", func() bool { return sleepers() >= 5 })
 	eventually(t, "those that nobody needs have ended", func() bool {
 		e.loop.Trim()
 		return sleepers() == 1
 	})
-	if took := time.Since(began); took > conns*rounds*nap/4 {
-		t.Errorf("%d callbacks of %v took %v: they waited for each other", conns*rounds, nap, took)
-	}
 }
 
 // Many callbacks that block leave no worker behind that goes on with the small buffer
 // of one in a crowd.
 func TestBuffersBehindACrowd(t *testing.T) {
-	e := (&echoServer{TB: t, block: make(chan struct{})}).serve("tcp")
-	var all []net.Conn
-	for range 100 {
-		nc := e.dial()
-		nc.Write([]byte("x"))
-		all = append(all, nc)
+	e := serveEcho(t, "tcp")
+	all := make([]net.Conn, 100)
+	for i := range all {
+		all[i] = e.dial()
 	}
-	eventually(t, "all callbacks block", func() bool { return e.blocked.Load() == 100 })
-	close(e.block)
-	for _, nc := range all {
-		if _, err := io.ReadFull(nc, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e.blockAll(all)
 	b, bigs := &e.loop.set.baton, &e.loop.set.bigs
 	left := func() int {
 		b.mu.Lock()
@@ -280,7 +277,7 @@ func TestBuffersBehindACrowd(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	e := serveEcho(t, "tcp", 0)
+	e := serveEcho(t, "tcp")
 	for range 50 {
 		nc := e.dial()
 		roundTrip(t, nc, 10)

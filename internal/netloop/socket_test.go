@@ -48,7 +48,7 @@ func (h *told) call(t *testing.T, f func(*Socket) (more bool)) {
 
 func serveTold(t *testing.T, network string) (*Loop, *Socket, net.Conn, *told) {
 	t.Helper()
-	e := serveEcho(t, network, 0)
+	e := serveEcho(t, network)
 	e.a.Stop() // this test accepts by itself
 	t.Cleanup(func() { e.a.Serve(func() bool { return false }) })
 	nc := e.dial()
@@ -378,7 +378,7 @@ func TestDetach(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	for _, network := range networks {
 		t.Run(network, func(t *testing.T) {
-			e := serveEcho(t, network, 0)
+			e := serveEcho(t, network)
 			e.a.Stop()
 			t.Cleanup(func() { e.a.Serve(func() bool { return false }) })
 			nc := e.dial()
@@ -435,34 +435,49 @@ func TestAdopt(t *testing.T) {
 func TestChurn(t *testing.T) {
 	var all sync.WaitGroup
 	for _, network := range networks {
-		e := serveEcho(t, network, 0)
+		e := serveEcho(t, network)
+		var clients sync.WaitGroup
 		for range 8 {
-			all.Go(func() {
+			clients.Go(func() {
 				for range 150 {
 					churn(e, rand.IntN(6))
 				}
 			})
 		}
+		over := make(chan struct{})
+		all.Go(func() {
+			clients.Wait()
+			close(over)
+		})
 		all.Go(func() { // from elsewhere
-			for range 600 {
-				s := <-e.churned
-				switch rand.IntN(5) {
-				case 0:
-					s.SetReadDeadline(time.Now().Add(time.Millisecond))
-				case 1:
-					s.Notify()
-				case 2:
-					s.Unsent()
-				case 3:
-					s.SetNoDelay(true)
-				default:
-					s.Close()
-					s.Notify()
+			for {
+				select {
+				case s := <-e.churned:
+					meddle(s)
+				case <-over:
+					return
 				}
 			}
 		})
 	}
 	all.Wait()
+}
+
+// meddle calls a method of a socket that others use.
+func meddle(s *Socket) {
+	switch rand.IntN(5) {
+	case 0:
+		s.SetReadDeadline(time.Now().Add(time.Millisecond))
+	case 1:
+		s.Notify()
+	case 2:
+		s.Unsent()
+	case 3:
+		s.SetNoDelay(true)
+	default:
+		s.Close()
+		s.Notify()
+	}
 }
 
 // churn is one client's life.

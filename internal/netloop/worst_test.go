@@ -82,7 +82,7 @@ func runClients(addr string) error {
 // seconds: -benchtime 500000x.
 func BenchmarkWorstAnswer(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	e := serveEcho(b, "tcp", 0)
+	e := serveEcho(b, "tcp")
 	rounds := max(b.N/worstConns, 1)
 	clients := exec.Command(os.Args[0], strconv.Itoa(rounds))
 	clients.Env = append(os.Environ(), clientsOf+"="+e.ln.Addr().String(), "GOMAXPROCS=1")
