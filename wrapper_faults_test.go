@@ -98,7 +98,14 @@ func TestConnPanics(t *testing.T) {
 				ln.in.Store(nil)
 				p = newPeer(t, dialAddr(t, ln.Addr().String()))
 				p.handshake()
-				p.closeWith(CloseNormal, "")
+				p.send(closeFrame(CloseNormal, ""))
+				for op := opPing; op == opPing; { // which a slow peer gets first
+					h, _, err := p.frame()
+					if op = h.opcode; err != nil || op != opPing && op != opClose {
+						t.Fatalf("the next peer gets %v, %v; want its close frame", op, err)
+					}
+				}
+				p.wantEnd()
 			})
 		}
 	}
@@ -107,23 +114,31 @@ func TestConnPanics(t *testing.T) {
 // The same while a handshake is given up, by a timer.
 func TestConnPanicsInARefusal(t *testing.T) {
 	for _, method := range []string{"Read", "Write", "Close"} {
-		ln := &panickingListener{Listener: listen(t)}
-		release := make(chan struct{})
-		s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: 100 * time.Millisecond,
-			OnUpgrade: func(*http.Request, *Accept) error {
-				ln.in.Store(&method)
-				<-release
-				return nil
-			}}}
-		serve(t, s, ln)
-		p := newPeer(t, dialAddr(t, ln.Addr().String()))
-		p.send([]byte(peerRequest))
-		eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
-		p.nc.Write([]byte("what is thrown away"))
-		p.leave()
-		eventually(t, "a panic in "+method+" is counted", func() bool { return s.Stats().Panics > 0 })
-		close(release)
-		eventually(t, "nothing is left", s.isAtRest)
+		synctest.Test(t, func(t *testing.T) {
+			pipes := newPipeListener()
+			ln := &panickingListener{Listener: pipes}
+			release := make(chan struct{})
+			s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{
+				OnUpgrade: func(*http.Request, *Accept) error {
+					ln.in.Store(&method)
+					<-release
+					return nil
+				}}}
+			serve(t, s, ln)
+			p := pipes.dial(t)
+			p.send([]byte(peerRequest))
+			go p.nc.Write([]byte("what is thrown away"))
+			p.leave()
+			time.Sleep(time.Minute)
+			if s.Stats().Panics == 0 {
+				t.Errorf("no panic in %s was counted", method)
+			}
+			close(release)
+			synctest.Wait()
+			if !s.isAtRest() {
+				t.Errorf("%s: something is left", method)
+			}
+		})
 	}
 }
 
@@ -218,39 +233,42 @@ func TestConnThatClosesSlowly(t *testing.T) {
 		"CloseTimeout": {PingInterval: 50 * time.Millisecond, PongTimeout: time.Minute, CloseTimeout: 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			release := make(chan struct{})
-			closed := make(chan error, 3)
-			s := &Server{Upgrader: u, Handler: Events{
-				OnMessage: func(c *Conn, _ MessageType, _ []byte) { c.Close(CloseNormal, "") },
-				OnClose:   func(_ *Conn, err error) { closed <- err },
-			}}
-			ln := lazyListener{listen(t), release}
-			serve(t, s, ln)
-			lives := newPeer(t, dialAddr(t, ln.Addr().String()))
-			lives.handshake()
-			for range 2 {
-				p := newPeer(t, dialAddr(t, ln.Addr().String()))
-				p.handshake()
-				if name == "CloseTimeout" {
-					p.sendText("close")
-				}
-			}
-			for done := 0; done < 2; {
-				select {
-				case <-closed:
-					done++
-				default:
-					h, payload, err := lives.frame()
-					if err != nil || h.opcode != opPing {
-						t.Fatalf("another gets %v, %v; want its pings", h.opcode, err)
-					}
-					lives.send(clientFrame(opPong, true, payload))
-				}
-			}
-			close(release)
-			lives.nc.Close()
+			synctest.Test(t, func(t *testing.T) { closeSlowly(t, name, u) })
 		})
 	}
+}
+
+func closeSlowly(t *testing.T, name string, u Upgrader) {
+	release := make(chan struct{})
+	closed := make(chan error, 3)
+	s := &Server{Upgrader: u, Handler: Events{
+		OnMessage: func(c *Conn, _ MessageType, _ []byte) { c.Close(CloseNormal, "") },
+		OnClose:   func(_ *Conn, err error) { closed <- err },
+	}}
+	pipes := newPipeListener()
+	serve(t, s, lazyListener{pipes, release})
+	lives := pipes.open(t)
+	for range 2 {
+		p := pipes.open(t)
+		if name == "CloseTimeout" {
+			p.sendText("close")
+		}
+		p.leave()
+	}
+	for done := 0; done < 2; {
+		select {
+		case <-closed:
+			done++
+		default:
+			h, payload, err := lives.frame()
+			if err != nil || h.opcode != opPing {
+				t.Fatalf("another gets %v, %v; want its pings", h.opcode, err)
+			}
+			lives.send(clientFrame(opPong, true, payload))
+		}
+	}
+	close(release)
+	lives.nc.Close()
 }
 
 // Behind the end nothing is written, in OnClose too, though who made the end is still
