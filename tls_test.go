@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -216,6 +218,7 @@ func TestTLSGetCertificate(t *testing.T) {
 // request, is cut when HandshakeTimeout is over, also where it would only get
 // a refusal.
 func TestTLSStalled(t *testing.T) {
+	testCertificate() // which is valid for long before there is a bubble
 	stalls := map[string]func(t *testing.T, nc net.Conn){
 		"at once":      func(*testing.T, net.Conn) {},
 		"in the hello": func(t *testing.T, nc net.Conn) { nc.Write([]byte{22, 3, 1, 2, 0, 1}) },
@@ -226,34 +229,57 @@ func TestTLSStalled(t *testing.T) {
 		},
 	}
 	for name, stall := range stalls {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(),
-				Upgrader: Upgrader{HandshakeTimeout: 300 * time.Millisecond}}
-			nc := dialAddr(t, serveTLS(t, s))
-			stall(t, nc)
-			io.Copy(io.Discard, nc) // ends with the stream, or at the peer's patience
-			eventually(t, "the handshake has failed", func() bool { st := s.Stats(); return st.Failed == 1 && st.Handshaking == 0 })
-		})
+		for _, refused := range []bool{false, true} {
+			if refused && name == "behind TLS" {
+				continue // which is answered
+			}
+			t.Run(fmt.Sprintf("%s, refused %t", name, refused), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { stallOverTLS(t, stall, refused) })
+			})
+		}
 	}
-	t.Run("to be refused", func(t *testing.T) {
-		t.Parallel()
-		s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(), MaxConns: 1,
-			Upgrader: Upgrader{HandshakeTimeout: time.Second}}
-		addr := serveTLS(t, s)
-		p := dialTLS(t, addr, clientTLS())
-		p.handshake()
-		if n, err := io.Copy(io.Discard, dialAddr(t, addr)); n != 0 || isTimeout(err) {
-			t.Errorf("a stalled client over MaxConns read %d bytes, %v; want its socket to be closed", n, err)
-		}
-		refused := dialTLS(t, addr, clientTLS())
-		refused.send([]byte(peerRequest))
-		answer, err := io.ReadAll(refused.nc)
-		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "\r\nRetry-After: ") {
-			t.Errorf("over MaxConns: %q, %v; want a whole 503 with Retry-After", answer, err)
-		}
-		p.closeWith(CloseNormal, "")
-	})
+}
+
+// stallOverTLS wants one that stalls to be cut in time; refused, because there is one
+// connection too many.
+func stallOverTLS(t *testing.T, stall func(t *testing.T, nc net.Conn), refused bool) {
+	s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(), MaxConns: 1,
+		Upgrader: Upgrader{HandshakeTimeout: 3 * time.Second}}
+	ln := newPipeListener()
+	serveTLSPipes(t, s, ln)
+	want := 3 * time.Second
+	if refused {
+		newPeer(t, tls.Client(ln.dial(t).nc, clientTLS())).handshake()
+		want = refusalTime
+	}
+	p := ln.dial(t)
+	start := time.Now()
+	stall(t, p.nc)
+	if n, err := io.Copy(io.Discard, p.nc); refused && n > 0 || isTimeout(err) {
+		t.Errorf("it has read %d bytes, %v; want its socket to be closed", n, err)
+	}
+	if took := time.Since(start); took != want {
+		t.Errorf("it was cut after %v, want %v", took, want)
+	}
+	synctest.Wait()
+	if got := s.Stats(); got.Handshaking != 0 || !refused && got.Failed != 1 {
+		t.Errorf("%d in their handshake, %d failed; want 0 and 1", got.Handshaking, got.Failed)
+	}
+}
+
+// One over MaxConns that shakes hands reads why it is refused.
+func TestTLSRefused(t *testing.T) {
+	s := &Server{Handler: echoHandler(nil), ErrorLog: new(logBook).logger(), MaxConns: 1}
+	addr := serveTLS(t, s)
+	p := dialTLS(t, addr, clientTLS())
+	p.handshake()
+	refused := dialTLS(t, addr, clientTLS())
+	refused.send([]byte(peerRequest))
+	answer, err := io.ReadAll(refused.nc)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "\r\nRetry-After: ") {
+		t.Errorf("over MaxConns: %q, %v; want a whole 503 with Retry-After", answer, err)
+	}
+	p.closeWith(CloseNormal, "")
 }
 
 // Who writes ws: for wss: must read why it fails; a reset tells nobody.
