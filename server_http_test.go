@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
@@ -175,10 +176,32 @@ func TestServeHTTPOnAMux(t *testing.T) {
 
 // Deadlines that net/http has set for a request don't end its connection.
 func TestServeHTTPBehindTimeouts(t *testing.T) {
-	ts := httptest.NewUnstartedServer(&Server{Handler: echoEvents()})
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		hs := &http.Server{Handler: &Server{Handler: echoEvents(), Upgrader: Upgrader{PingInterval: -1}}, ReadTimeout: time.Second, WriteTimeout: time.Second}
+		go hs.Serve(ln)
+		defer hs.Close()
+		p := ln.open(t)
+		time.Sleep(time.Minute)
+		p.wantEcho("still there")
+		p.closeWith(CloseNormal, "")
+	})
+	ts := httptest.NewUnstartedServer(&Server{Handler: echoEvents()}) // whose socket the loop adopts
 	ts.Config.ReadTimeout, ts.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
-	p := dialHTTPTest(t, ts, false)
-	p.handshake()
+	ts.Start()
+	defer ts.Close()
+	var p *peer
+	eventually(t, "a handshake comes in time, on a busy machine", func() bool {
+		p = newPeer(t, dialAddr(t, ts.Listener.Addr().String()))
+		io.WriteString(p.nc, peerRequest)
+		for len(p.in) < len(peerAnswer) {
+			if p.receive() != nil {
+				return false
+			}
+		}
+		return true
+	})
+	p.wantBytes(peerAnswer)
 	p.nc.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if err := p.receive(); !isTimeout(err) {
 		t.Fatalf("the connection brought %v, want silence for 100ms", err)
