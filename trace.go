@@ -320,8 +320,8 @@ func (t *textTrace) begin(id uint64, format string, args ...any) (end func()) {
 	fmt.Fprintf(&t.b, "#%d ", id)
 	fmt.Fprintf(&t.b, format+"\n", args...)
 	return func() {
+		defer t.mu.Unlock() // w may panic
 		t.w.Write(t.b.Bytes())
-		t.mu.Unlock()
 	}
 }
 

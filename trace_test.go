@@ -405,6 +405,38 @@ func TestTextTraceConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
+// A panickyWriter panics at its first Write.
+type panickyWriter struct {
+	wholeEvents
+	n int
+}
+
+func (w *panickyWriter) Write(p []byte) (int, error) {
+	if w.n++; w.n == 1 {
+		panic("no log")
+	}
+	return w.wholeEvents.Write(p)
+}
+
+// A writer that panics costs the event that it panicked at, and nothing else.
+func TestTextTraceOfPanickyWriter(t *testing.T) {
+	log := new(logBook)
+	w := &panickyWriter{wholeEvents: wholeEvents{TB: t}}
+	dial := serveTCP(t, &Server{
+		Handler:  Events{OnMessage: func(c *Conn, typ MessageType, p []byte) { c.WriteMessage(typ, p) }},
+		Upgrader: Upgrader{Trace: NewTextTrace(w)},
+		ErrorLog: log.logger(),
+	})
+	p := dial()
+	p.handshake()
+	p.sendText("hello")
+	p.want(opText, "hello")
+	p.closeWith(CloseNormal, "")
+	if lines := log.all(); len(lines) != 1 || !strings.Contains(lines[0], "no log") {
+		t.Errorf("log: %q; want one panic", lines)
+	}
+}
+
 // A replayer is a client that sends the same frames again and again, and takes
 // every answer.
 type replayer struct {
