@@ -57,7 +57,7 @@ func (c *Conn) Close(code CloseCode, reason string) error {
 // ended. Nothing else may read any more. Under Events, which reads anyway, it
 // does nothing.
 func (c *Conn) CloseRead() context.Context {
-	if c.clock.handling.Load() != handlerEvents {
+	if !c.eventsReads() {
 		go c.refuseMessages()
 	}
 	return c.Context()
@@ -392,7 +392,7 @@ func (c *Conn) shutdown(code CloseCode, reason string) {
 		c.closeSoon(e)
 		return
 	}
-	if c.clock.handling.Load() != handlerEvents {
+	if !c.eventsReads() {
 		c.rare().pendingBy.Store(c.reg.now.Load() + int64(c.reg.u.closeTimeout()))
 	}
 	c.rare().pending.Store(e)

@@ -54,7 +54,7 @@ func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessa
 // appended to dst, which is returned unchanged with an error. It allocates
 // only when dst is too small.
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
-	if c.callbacks() != nil {
+	if c.eventsReads() {
 		return 0, dst, c.eventsRead()
 	}
 	c.reading.Lock()
@@ -72,6 +72,10 @@ func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 // errEventsRead is what a read gets where Events reads: it would wait for the
 // callback that calls it, or take a message from OnMessage.
 var errEventsRead = errors.New("websocket: read of a connection that Events serves: OnMessage gets its messages")
+
+// eventsReads reports whether Events serves the connection, a Server's or one whose
+// ServeWebSocket was called.
+func (c *Conn) eventsReads() bool { return c.clock.handling.Load() == handlerEvents }
 
 func (c *Conn) eventsRead() error {
 	if c.connState() == stateClosed {

@@ -19,7 +19,7 @@ import (
 // is read whole before NextReader returns. Errors are those of ReadMessage; the
 // limits of size hold.
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
-	if c.callbacks() != nil {
+	if c.eventsReads() {
 		return 0, nil, c.eventsRead()
 	}
 	c.reading.Lock()

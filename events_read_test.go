@@ -16,11 +16,22 @@ func TestReadUnderEvents(t *testing.T) {
 		_, _, err = c.NextReader()
 		errs <- err
 	}
-	dial := serveTCP(t, &Server{Handler: Events{
+	events := Events{
 		OnOpen:    func(c *Conn, _ *http.Request) { read(c) },
 		OnMessage: func(c *Conn, t MessageType, data []byte) { read(c); c.WriteMessage(t, data) },
-	}, ErrorLog: new(logBook).logger()})
-	p := dial()
+	}
+	for name, handler := range map[string]Handler{
+		"a Server's":         events,
+		"of a HandlerFunc's": HandlerFunc(events.ServeWebSocket),
+	} {
+		t.Run(name, func(t *testing.T) {
+			testReadUnderEvents(t, handler, errs)
+		})
+	}
+}
+
+func testReadUnderEvents(t *testing.T, handler Handler, errs <-chan error) {
+	p := serveTCP(t, &Server{Handler: handler, ErrorLog: new(logBook).logger()})()
 	p.handshake()
 	p.sendText("hello")
 	for range 4 {
