@@ -387,7 +387,7 @@ var errShutdown = fmt.Errorf("%w: %w", ErrServerClosed, net.ErrClosed)
 // so that the answer goes out first. OnMessage may take as long as Shutdown's
 // context; a HandlerFunc, which may never read again, has CloseTimeout.
 func (c *Conn) shutdown(code CloseCode, reason string) {
-	e := &EndError{By: SideServer, Err: errShutdown, code: code, reason: reason}
+	e := &EndError{By: SideServer, Err: errShutdown, code: code, reason: strings.ToValidUTF8(reason, "\uFFFD")}
 	if !c.atWork() {
 		c.closeSoon(e)
 		return

@@ -35,6 +35,28 @@ func shutDown(s *Server, ctx context.Context) <-chan error {
 	return done
 }
 
+// What the application says to the clients reaches them as a close frame that
+// they may read: a browser ends a connection whose reason isn't UTF-8 with 1002.
+func TestShutdownReason(t *testing.T) {
+	for _, test := range []struct{ reason, want string }{
+		{"", ""},
+		{"a\xffb", "a\uFFFDb"},
+		{strings.Repeat("\u00e9", 100), strings.Repeat("\u00e9", 61)},
+	} {
+		for name, handler := range shutdownHandlers() {
+			s := &Server{Handler: handler, ShutdownReason: test.reason, Upgrader: Upgrader{CloseTimeout: 100 * time.Millisecond}}
+			p := serveTCP(t, s)()
+			p.handshake()
+			done := shutDown(s, t.Context())
+			p.wantClose(CloseGoingAway, test.want)
+			p.send(closeFrame(CloseGoingAway, ""))
+			if err := <-done; err != nil {
+				t.Errorf("%s, reason %q: Shutdown = %v", name, test.reason, err)
+			}
+		}
+	}
+}
+
 // The clients are sent away one after the other, evenly, and the one whose
 // turn hasn't come is served as if nothing were.
 func TestShutdownSpread(t *testing.T) {
