@@ -146,6 +146,8 @@ type EndError struct {
 // Error tells the cause, and for a close of ours the code.
 func (e *EndError) Error() string {
 	switch {
+	case e.Err == nil: // of a test of the application's
+		return "websocket: connection ended"
 	case e.Err != net.ErrClosed:
 		return e.Err.Error()
 	case e.Sent == 0:

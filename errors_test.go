@@ -9,6 +9,24 @@ import (
 	"testing"
 )
 
+// An application's test may make an EndError of its own, for its OnClose.
+func TestEndErrorText(t *testing.T) {
+	for _, test := range []struct {
+		err  EndError
+		want string
+	}{
+		{EndError{}, "websocket: connection ended"},
+		{EndError{By: SidePeer, Received: 1000}, "websocket: connection ended"},
+		{EndError{Err: net.ErrClosed}, "websocket: connection cut by the server"},
+		{EndError{Err: net.ErrClosed, Sent: 1000}, "websocket: connection closed by the server with 1000"},
+		{EndError{Err: io.ErrUnexpectedEOF}, "unexpected EOF"},
+	} {
+		if got := test.err.Error(); got != test.want {
+			t.Errorf("%+v: Error() = %q; want %q", test.err, got, test.want)
+		}
+	}
+}
+
 func TestCloseStatus(t *testing.T) {
 	tests := []struct {
 		err  error
