@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -22,8 +23,9 @@ type PreparedMessage struct {
 	deflated []deflatedFrame // one for each setting that was met; guarded by mu
 }
 
-// NewPreparedMessage frames a copy of p. A type other than the two there are
-// is an error when it is sent.
+// NewPreparedMessage frames a copy of p. With a type other than the two there are
+// nothing is sent later: Send and WritePrepared return an error, and Broadcast 0.
+// So they do for a nil *PreparedMessage.
 func NewPreparedMessage(t MessageType, p []byte) *PreparedMessage {
 	m := &PreparedMessage{t: t}
 	frame := make([]byte, 0, maxHeaderLen+len(p))
@@ -35,6 +37,9 @@ func NewPreparedMessage(t MessageType, p []byte) *PreparedMessage {
 }
 
 func (m *PreparedMessage) check() error {
+	if m == nil {
+		return errors.New("websocket: nil prepared message")
+	}
 	if m.t != TextMessage && m.t != BinaryMessage {
 		return fmt.Errorf("websocket: prepared message of %v", m.t)
 	}

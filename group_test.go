@@ -309,17 +309,18 @@ func TestSendBeforeCrossingCloses(t *testing.T) {
 
 func TestSendOfNoType(t *testing.T) {
 	c, _ := connect(t, &Upgrader{}, tcpPair)
-	m := NewPreparedMessage(7, nil)
-	if err := c.Send(m); err == nil {
-		t.Error("Send of type 7 gave no error")
-	}
-	if err := c.WritePrepared(m); err == nil {
-		t.Error("WritePrepared of type 7 gave no error")
-	}
 	var g Group
 	g.Join(c)
-	if n := g.Broadcast(m); n != 0 {
-		t.Errorf("Broadcast of type 7 reached %d, want 0", n)
+	for name, m := range map[string]*PreparedMessage{"type 7": NewPreparedMessage(7, nil), "zero": {}, "nil": nil} {
+		if err := c.Send(text("good"), m); err == nil {
+			t.Errorf("%s: Send gave no error", name)
+		}
+		if err := c.WritePrepared(m); err == nil {
+			t.Errorf("%s: WritePrepared gave no error", name)
+		}
+		if n := g.Broadcast(text("good"), m); n != 0 {
+			t.Errorf("%s: Broadcast reached %d, want 0", name, n)
+		}
 	}
 }
 
