@@ -89,7 +89,7 @@ func (c *Conn) enqueue(ms []*PreparedMessage) error {
 	idle := q == nil
 	if !idle && !c.makeRoom(q, n, len(ms)) {
 		c.qmu.Unlock()
-		return c.queueFull()
+		return c.queueFull(len(ms))
 	}
 	q = c.ownQueue()
 	q.push(ms)
@@ -203,8 +203,9 @@ func (c *Conn) creditQueue(n int) {
 
 var errSlow = &ProtocolError{ClosePolicyViolation, "send queue full: the peer reads too slowly", ""}
 
-func (c *Conn) queueFull() error {
-	c.reg.counters(c).dropped.Add(1)
+// queueFull is for n messages that found no room.
+func (c *Conn) queueFull(n int) error {
+	c.reg.counters(c).dropped.Add(uint64(n))
 	if c.reg.u.SlowPolicy == CloseSlow && c.beginClose(&EndError{By: SideServer, Err: errSlow, code: errSlow.Code, reason: "reading too slowly"}) {
 		c.dropQueue()
 		go c.closeAndWait()

@@ -380,6 +380,10 @@ func TestDropNewest(t *testing.T) {
 	if err := c.Send(NewPreparedMessage(TextMessage, make([]byte, 2<<20))); err != ErrQueueFull {
 		t.Errorf("Send of more than the queue = %v, want %v", err, ErrQueueFull)
 	}
+	two := []*PreparedMessage{text("%s", strings.Repeat("y", 1<<20)), text("")}
+	if err := c.Send(two...); err != ErrQueueFull {
+		t.Errorf("Send of two more = %v, want %v", err, ErrQueueFull)
+	}
 	c.unlockWrite()
 	for i := range sent - 1 {
 		_, got, err := stuck.message()
@@ -387,8 +391,8 @@ func TestDropNewest(t *testing.T) {
 			t.Fatalf("message %d: got %s, %v", i, quote(got), err)
 		}
 	}
-	if got := r.s.Stats().Dropped; got != 2 {
-		t.Errorf("Dropped = %d, want 2", got)
+	if got := r.s.Stats().Dropped; got != 4 {
+		t.Errorf("Dropped = %d, want 4", got)
 	}
 	waitFor(t, "room in the queue", func() bool { return c.Send(text("again")) == nil })
 	stuck.want(opText, "again")
