@@ -168,7 +168,7 @@ const sampleParts = 8
 
 func (u *Upgrader) limits() limits {
 	l := limits{ping: u.pingInterval(), pong: u.pongTimeout(), write: u.writeTimeout(), close: u.closeTimeout(),
-		idle: max(u.IdleTimeout, 0), rate: u.MinRate > 0}
+		idle: u.idleTimeout(), rate: u.MinRate > 0}
 	if l.ping <= 0 {
 		l.pong = 0 // nobody was asked
 	}

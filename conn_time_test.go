@@ -1,7 +1,13 @@
 package websocket
 
 import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -47,6 +53,84 @@ func TestTimesNext(t *testing.T) {
 		if at, do := state.next(&l); at != now+test.at || do != test.do {
 			t.Errorf("%s: next() = in %v, duty %d; want in %v, duty %d", test.name, time.Duration(at-now), do, time.Duration(test.at), test.do)
 		}
+	}
+}
+
+// Whoever sets a time to the longest that there is wants it to be never.
+func TestVeryLongTimes(t *testing.T) {
+	for _, long := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1, 30 * 24 * time.Hour} {
+		for name, test := range map[string]struct {
+			u     Upgrader
+			mute  bool // the peer answers no ping
+			pings int  // in a minute
+		}{
+			"PingInterval": {Upgrader{PingInterval: long}, false, 0},
+			"PongTimeout":  {Upgrader{PongTimeout: long}, true, 1},
+			"WriteTimeout": {Upgrader{WriteTimeout: long}, false, 2},
+			"CloseTimeout": {Upgrader{CloseTimeout: long}, false, 2},
+			"IdleTimeout":  {Upgrader{IdleTimeout: long}, false, 2},
+			"MaxLifetime":  {Upgrader{MaxLifetime: long}, false, 2},
+		} {
+			t.Run(fmt.Sprint(name, "/", long), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testVeryLongTime(t, &test.u, test.mute, test.pings) })
+			})
+		}
+	}
+}
+
+func testVeryLongTime(t *testing.T, u *Upgrader, mute bool, pings int) {
+	c, p := connectPipe(t, u)
+	end := readEnd(c)
+	minute := time.Now().Add(time.Minute)
+	got := 0
+	for p.nc.SetReadDeadline(minute); ; {
+		h, payload, err := p.frame()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil || h.opcode != opPing {
+			t.Fatalf("%v, %v after %v; want pings alone", h.opcode, err, time.Minute-time.Until(minute))
+		}
+		if got++; !mute {
+			p.send(clientFrame(opPong, true, payload))
+		}
+	}
+	if got != pings {
+		t.Errorf("%d pings in a minute; want %d", got, pings)
+	}
+	wrote := make(chan error, 1)
+	go func() { wrote <- c.WriteMessage(BinaryMessage, []byte("late")) }()
+	if u.WriteTimeout != 0 {
+		time.Sleep(time.Minute)
+	}
+	p.nc.SetReadDeadline(time.Time{})
+	p.want(opBinary, "late")
+	if err := <-wrote; err != nil {
+		t.Errorf("a write: %v", err)
+	}
+	go c.Close(CloseNormal, "")
+	p.wantClose(CloseNormal, "")
+	if u.CloseTimeout != 0 {
+		time.Sleep(time.Minute)
+	}
+	p.send(closeFrame(CloseNormal, ""))
+	wantEndError(t, <-end, EndError{By: SideServer, Sent: CloseNormal, Received: CloseNormal, Clean: true}, net.ErrClosed)
+	p.leave()
+}
+
+// The same of the time that a request may take, on the loop and elsewhere.
+func TestVeryLongHandshakeTimeout(t *testing.T) {
+	for name, handler := range map[string]Handler{"Events": Events{}, "HandlerFunc": echoHandler(nil)} {
+		p := serveTCP(t, &Server{Handler: handler, Upgrader: Upgrader{HandshakeTimeout: math.MaxInt64}})()
+		p.send([]byte(peerRequest[:20]))
+		p.nc.SetReadDeadline(time.Now().Add(3 * loopTick))
+		if n, err := p.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%s: read %d bytes, %v, behind half a request; want nothing", name, n, err)
+		}
+		p.nc.SetReadDeadline(time.Now().Add(patience))
+		p.send([]byte(peerRequest[20:]))
+		p.wantBytes(peerAnswer)
+		p.closeWith(CloseNormal, "")
 	}
 }
 

@@ -125,7 +125,7 @@ var (
 func (u *Upgrader) tickOf() time.Duration {
 	const parts = 20
 	d := parts * 250 * time.Millisecond
-	for _, t := range []time.Duration{u.pingInterval(), u.pongTimeout(), u.writeTimeout(), u.closeTimeout(), u.IdleTimeout, u.MaxLifetime} {
+	for _, t := range []time.Duration{u.pingInterval(), u.pongTimeout(), u.writeTimeout(), u.closeTimeout(), u.idleTimeout(), u.maxLifetime()} {
 		if t > 0 {
 			d = min(d, t)
 		}
@@ -145,7 +145,7 @@ func (g *registry) add(c *Conn) {
 	k, now := &c.clock, g.now.Load()
 	k.received.Store(instantOf(now))
 	c.touchMessage()
-	if t := g.u.MaxLifetime; t > 0 {
+	if t := g.u.maxLifetime(); t > 0 {
 		c.rare().lifeEnd = now + int64(t-rand.N(t/10+1))
 	}
 	if g.u.MinRate > 0 {

@@ -22,9 +22,10 @@ import (
 
 // An Upgrader is the policy of a server's connections: which requests become
 // one, and what a connection may cost. The zero value is safe. A zero field
-// means its default, a negative number or duration switches the limit off. It
-// is shared by its connections, never written by the library, and must not be
-// changed while it is in use.
+// means its default, a negative number or duration switches the limit off. A
+// duration of more than 12 days counts as 12 days, MaxLifetime and IdleTimeout
+// excepted. An Upgrader is shared by its connections, never written by the
+// library, and must not be changed while it is in use.
 type Upgrader struct {
 	// The handshake: how much time and room a request has.
 
@@ -168,19 +169,29 @@ func orDefault[T int | int64 | time.Duration](v, def, off T) T {
 	return cmp.Or(v, def)
 }
 
+// What is longer is cut to it: the instants of a connection's clock come around.
+const (
+	longestTimeout = 12 * 24 * time.Hour
+	longestLife    = time.Duration(math.MaxInt64 / 4) // no sum with it overflows
+)
+
+func timeout(v, def time.Duration) time.Duration { return min(orDefault(v, def, 0), longestTimeout) }
+
 func (u *Upgrader) handshakeTimeout() time.Duration {
-	return orDefault(u.HandshakeTimeout, 10*time.Second, 0)
+	return timeout(u.HandshakeTimeout, 10*time.Second)
 }
-func (u *Upgrader) pingInterval() time.Duration { return orDefault(u.PingInterval, 25*time.Second, 0) }
-func (u *Upgrader) pongTimeout() time.Duration  { return orDefault(u.PongTimeout, 20*time.Second, 0) }
-func (u *Upgrader) writeTimeout() time.Duration { return orDefault(u.WriteTimeout, 10*time.Second, 0) }
+func (u *Upgrader) pingInterval() time.Duration { return timeout(u.PingInterval, 25*time.Second) }
+func (u *Upgrader) pongTimeout() time.Duration  { return timeout(u.PongTimeout, 20*time.Second) }
+func (u *Upgrader) writeTimeout() time.Duration { return timeout(u.WriteTimeout, 10*time.Second) }
+func (u *Upgrader) idleTimeout() time.Duration  { return min(max(u.IdleTimeout, 0), longestLife) }
+func (u *Upgrader) maxLifetime() time.Duration  { return min(max(u.MaxLifetime, 0), longestLife) }
 func (u *Upgrader) maxFragments() int {
 	return orDefault(u.MaxFragments, defaultMaxFragments, math.MaxInt32)
 }
 
 // closeTimeout can't be switched off: a peer that never answers would stay.
 func (u *Upgrader) closeTimeout() time.Duration {
-	return orDefault(u.CloseTimeout, 5*time.Second, 5*time.Second)
+	return min(orDefault(u.CloseTimeout, 5*time.Second, 5*time.Second), longestTimeout)
 }
 
 func (u *Upgrader) maxControlRate() int { return orDefault(u.MaxControlRate, 1000, math.MaxInt) }
