@@ -42,12 +42,22 @@ func (c *Conn) Close(code CloseCode, reason string) error {
 	if !code.sendable() && code != CloseNoStatus {
 		return fmt.Errorf("websocket: close code %d can't be sent (RFC 6455, section 7.4)", code)
 	}
-	e := &EndError{By: SideServer, Err: net.ErrClosed, code: code, reason: strings.ToValidUTF8(reason, "\uFFFD")}
-	if !c.beginClose(e) {
+	return c.closeBecause(net.ErrClosed, code, reason)
+}
+
+// closeBecause is Close with a code that can be sent.
+func (c *Conn) closeBecause(cause error, code CloseCode, reason string) error {
+	if !c.beginClose(serverEnd(cause, code, reason)) {
 		return errClosing
 	}
 	c.closeAndWait()
 	return nil
+}
+
+// serverEnd is the record of an end that the application asks for. What it says to
+// the peer may be any bytes.
+func serverEnd(cause error, code CloseCode, reason string) *EndError {
+	return &EndError{By: SideServer, Err: cause, code: code, reason: strings.ToValidUTF8(reason, "\uFFFD")}
 }
 
 // CloseRead is for a HandlerFunc that only writes: from here on the connection
@@ -387,7 +397,7 @@ var errShutdown = fmt.Errorf("%w: %w", ErrServerClosed, net.ErrClosed)
 // so that the answer goes out first. OnMessage may take as long as Shutdown's
 // context; a HandlerFunc, which may never read again, has CloseTimeout.
 func (c *Conn) shutdown(code CloseCode, reason string) {
-	e := &EndError{By: SideServer, Err: errShutdown, code: code, reason: strings.ToValidUTF8(reason, "\uFFFD")}
+	e := serverEnd(errShutdown, code, reason)
 	if !c.atWork() {
 		c.closeSoon(e)
 		return

@@ -384,7 +384,7 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		return
 	}
 	if s.stopping.Load() {
-		c.Close(s.shutdownCode(), s.ShutdownReason)
+		c.closeBecause(errShutdown, s.shutdownCode(), s.ShutdownReason)
 	} else {
 		c.Close(CloseNormal, "")
 	}

@@ -312,6 +312,36 @@ func TestShutdownWaitsForHandlers(t *testing.T) {
 	}
 }
 
+// Who was sent away learns it, also when its handler came back before Shutdown
+// would have closed it.
+func TestShutdownIsTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, release := make(chan context.Context, 1), make(chan struct{})
+		s := &Server{Handler: HandlerFunc(func(c *Conn, r *http.Request) {
+			c.ReadMessage()
+			ctx <- r.Context()
+			<-release
+		})}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		p := ln.open(t)
+		go p.nc.Write(textFrame("work"))
+		ended := <-ctx
+		done := shutDown(s, t.Context())
+		synctest.Wait()
+		close(release)
+		p.wantClose(CloseGoingAway, "")
+		go p.nc.Write(closeFrame(CloseGoingAway, ""))
+		p.leave()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+		if cause := context.Cause(ended); !errors.Is(cause, ErrServerClosed) || !errors.Is(cause, net.ErrClosed) {
+			t.Errorf("cause of the request's context = %v, want one that matches ErrServerClosed and net.ErrClosed", cause)
+		}
+	})
+}
+
 // After Shutdown began nothing is accepted, whichever the way in, and Serve
 // returns at once.
 func TestShutdownAcceptsNothing(t *testing.T) {
