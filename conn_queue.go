@@ -58,8 +58,10 @@ var sendQueues = sync.Pool{New: func() any { return new(sendQueue) }}
 // empty takes any one message, and a large one doesn't make a fast receiver slow.
 //
 // An error means that the messages won't be sent: it matches net.ErrClosed when
-// the end of the connection has begun, and ErrQueueFull when there is no room.
-// With CloseSlow a full queue is dropped and the connection closed with 1008.
+// the end of the connection has begun, and ErrQueueFull when there is no room;
+// a message that is nil or of a wrong type is another. With CloseSlow a full queue
+// is dropped and the connection closed with 1008. nil means that they were queued:
+// if the connection ends before they are sent, they are lost.
 func (c *Conn) Send(m ...*PreparedMessage) error {
 	for _, m := range m {
 		if err := m.check(); err != nil {

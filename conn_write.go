@@ -49,8 +49,10 @@ const copySize = 4 << 10 // a larger payload isn't copied behind its header
 // Under Events, answers of OnMessage may be held back while more whole frames
 // of the same read wait: see Flush.
 //
-// An error means that the connection can't send any more; it matches
-// net.ErrClosed after Close and after the peer's close frame. The reads go on
+// After an error the connection can't send any more, and every later write fails
+// too; the error matches net.ErrClosed after Close and after the peer's close
+// frame. Two errors send nothing and change nothing: a type that is none, and a
+// write deadline that had passed before (see SetWriteDeadline). The reads go on
 // until they find the end, so nothing that had arrived is lost.
 func (c *Conn) WriteMessage(t MessageType, p []byte) error {
 	if t != TextMessage && t != BinaryMessage {
@@ -323,7 +325,7 @@ func (c *Conn) writeFailed(err error) {
 // 16 KiB have come together. An OnMessage that goes on for long after it wrote
 // calls Flush, or the peer waits for it, up to half a second. What other
 // goroutines write in that time goes the same way, to keep its place. Nothing
-// else is ever held back.
+// else is ever held back. Errors are those of WriteMessage.
 func (c *Conn) Flush() error {
 	c.write.mu.Lock()
 	defer c.unlockWrite()
@@ -402,7 +404,9 @@ func (c *Conn) uncork() {
 }
 
 // Ping sends a ping with a payload of at most 125 bytes (RFC 6455, section
-// 5.5.2). The keep-alive sends its own; its answers are what RTT measures.
+// 5.5.2); a longer one is an error, and nothing is sent. Other errors are those of
+// WriteMessage. Nothing tells of its pong: the keep-alive sends pings of its own,
+// and it is their answers that RTT measures.
 func (c *Conn) Ping(payload []byte) error {
 	if len(payload) > maxControlPayloadLen {
 		return fmt.Errorf("websocket: ping with a payload of %d bytes (RFC 6455, section 5.5)", len(payload))
