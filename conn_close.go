@@ -30,10 +30,10 @@ func tooBig(limit uint64) error {
 // Close does the closing handshake (RFC 6455, section 7.1.2): it sends a close
 // frame with code and reason, behind everything written before, and waits for
 // the peer's, as long as CloseTimeout doesn't pass without progress. Where
-// another goroutine reads, and so in OnMessage, the frame goes out and the
-// reader does the rest. A message that NextWriter has begun is waited for as
-// long. Messages that still come are thrown away, as a browser does after
-// close().
+// another goroutine reads, and under Events, the frame goes out and the reader
+// does the rest. A message that NextWriter has begun is waited for as long.
+// Messages that still come are thrown away, as a browser does after close(). It
+// returns nil also when the peer never answers: EndError.Clean tells.
 //
 // The reason is UTF-8, cut to 123 bytes. CloseNoStatus sends an empty frame;
 // another code that can't stand in one is an error, and nothing is done. So is
@@ -62,10 +62,9 @@ func serverEnd(cause error, code CloseCode, reason string) *EndError {
 
 // CloseRead is for a HandlerFunc that only writes: from here on the connection
 // answers pings and the peer's close frame by itself, in a goroutine that ends
-// with it. A message that comes is none of the protocol between the two: the peer
-// is told 1008. The context is that of Context, done when the connection has
-// ended. Nothing else may read any more. Under Events, which reads anyway, it
-// does nothing.
+// with it. A message that comes all the same ends the connection with 1008. The
+// context is that of Context, done when the connection has ended. Nothing else may
+// read any more. Under Events, which reads anyway, it only returns the context.
 func (c *Conn) CloseRead() context.Context {
 	if !c.eventsReads() {
 		go c.refuseMessages()
@@ -92,7 +91,8 @@ func (c *Conn) refuseMessages() {
 }
 
 // CloseNow cuts the connection without a closing handshake; the peer's
-// onclose gets 1006. Calls that wait return with an error.
+// onclose gets 1006. Calls that wait return with an error. Of a connection that
+// has ended already it returns an error that matches net.ErrClosed.
 func (c *Conn) CloseNow() error {
 	if c.connState() == stateClosed {
 		return errClosing
