@@ -55,7 +55,8 @@ const (
 // everything else at the same time, WriteMessage, Ping, Send, Flush, Close,
 // CloseNow, SetMaxMessageSize and the deadlines among them; frames are never
 // interleaved. The connection answers pings and closing handshakes while
-// something reads; under Events something always does.
+// something reads; under Events the library does, between two callbacks. A Conn
+// comes from a Handler or an Upgrade: the zero value is of no use.
 type Conn struct {
 	// Data is a slot for the application: who it is, or its state. It begins as
 	// what OnUpgrade gave to Accept.Data; the library never looks at it.
@@ -151,9 +152,9 @@ func newConn(nc net.Conn, reg *registry, t *connTrace) *Conn {
 
 func (c *Conn) connState() connState { return connState(c.state.Load()) }
 
-// Messages returns an iterator over the messages to come, for a HandlerFunc and
-// for who called Upgrade. The caller owns the bytes. The last pair holds the error that ended it, as ReadMessage returns
-// it; a deadline that passed ends the iteration too, and a new one may follow.
+// Messages returns an iterator over the messages to come, as ReadMessage returns
+// them. The last pair holds the error that ended it; a deadline that passed ends
+// the iteration too, and a new one may follow.
 func (c *Conn) Messages() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		for {
@@ -166,10 +167,10 @@ func (c *Conn) Messages() iter.Seq2[Message, error] {
 }
 
 // Context returns a context that is done when the connection has ended; its
-// cause is the *EndError. It is that of the request that OnOpen and a
-// HandlerFunc get, and has the values of the one that OnUpgrade saw. Unless that
-// was asked it is made at the first call, so that a connection nobody asks costs
-// nothing.
+// cause, by context.Cause, is the *EndError. The request that OnOpen and a
+// HandlerFunc get has a context which ends with it. Both have the values of the
+// one that OnUpgrade saw. It is made when it is first asked for, so that a
+// connection nobody asks costs nothing.
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,8 +213,8 @@ func (c *Conn) RTT() time.Duration { return time.Duration(c.clock.rtt.Load()) * 
 // LocalAddr returns the server's address of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// RemoteAddr returns the peer's address, or that of the client for which a proxy
-// speaks that Server.ProxyProtocol names.
+// RemoteAddr returns the peer's address, or, behind a proxy that
+// Server.ProxyProtocol names, that of the proxy's client.
 func (c *Conn) RemoteAddr() net.Addr {
 	if own := c.known().own; own != nil && own.from != nil {
 		return own.from
@@ -221,8 +222,12 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return c.nc.RemoteAddr()
 }
 
-// NetConn returns the connection underneath, to set its options. Reading,
-// writing or closing it breaks the framing; CloseNow is the way to cut it.
+// NetConn returns the connection underneath, to set its options. It is what Accept
+// returned or Upgrade was given, but for a socket of the event loop: that isn't a
+// *net.TCPConn, and has the methods of one that set options, as SetNoDelay and
+// SetReadBuffer, and SyscallConn. So assert an interface with the method that you
+// need. Reading, writing or closing it breaks the framing; CloseNow is the way to
+// cut it.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // SetMaxMessageSize limits the messages that come in from here on, in bytes,
@@ -238,7 +243,8 @@ func (c *Conn) SetMaxMessageSize(n int64) {
 // maxMessageSize returns what SetMaxMessageSize has set.
 func (c *Conn) maxMessageSize() uint64 { return c.limit.Load() }
 
-// SetDeadline sets the read and the write deadline.
+// SetDeadline sets the read and the write deadline: see SetReadDeadline and
+// SetWriteDeadline.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
@@ -249,8 +255,9 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the time after which reads fail with an error that
 // matches os.ErrDeadlineExceeded; the zero time means never. The connection
 // stays usable: what had come of a message is kept, and the next read goes on
-// with it. A connection under Events with a read deadline ends when it passes,
-// after the messages that had come whole.
+// with it. A connection under Events ends when its read deadline passes, after the
+// messages that had come whole; the peer is told 1001. Once the end has begun
+// SetReadDeadline returns net.ErrClosed.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -374,8 +381,8 @@ var ErrJSON = errors.New("websocket: JSON")
 // ReadJSON reads the next message, of either type, as one document of JSON into
 // v, by the rules of json.Unmarshal. When the document is wrong, or isn't one
 // that v takes, the error matches ErrJSON, and the connection goes on with the
-// next message. Other errors are those of ReadMessage, and so are the Handlers
-// that it is for: under Events json.Unmarshal takes what OnMessage gets.
+// next message. Other errors are those of ReadMessage. As that it isn't for
+// Events: there json.Unmarshal takes what OnMessage gets.
 func (c *Conn) ReadJSON(v any) error {
 	_, p, err := c.ReadMessage()
 	if err != nil {

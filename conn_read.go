@@ -41,18 +41,19 @@ func (r *reader) idle() bool {
 	return r.in == nil && r.msg == nil && !r.started && r.stream == nil
 }
 
-// ReadMessage reads the next message, whatever its number of fragments. It is
+// ReadMessage reads the next message, whatever its number of fragments. The
+// caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1). It is
 // for a HandlerFunc, and for who called Upgrade: under Events OnMessage gets the
-// messages. The caller owns the bytes. Text was found to be UTF-8 (RFC 6455, section 8.1).
+// messages, and ReadMessage returns an error.
 //
 // The error is an *EndError once the connection has ended, and the same one
 // from then on. After Close it throws away what still comes, until the end.
 // See SetReadDeadline for the one error after which reading may go on.
 func (c *Conn) ReadMessage() (MessageType, []byte, error) { return c.AppendMessage(nil) }
 
-// AppendMessage is ReadMessage, for the same Handlers, into the caller's buffer: the message is
-// appended to dst, which is returned unchanged with an error. It allocates
-// only when dst is too small.
+// AppendMessage is ReadMessage into the caller's buffer: the message is appended
+// to dst, which is returned unchanged with an error. It allocates only when dst
+// is too small.
 func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	if c.eventsReads() {
 		return 0, dst, c.eventsRead()

@@ -13,11 +13,12 @@ import (
 )
 
 // NextReader returns the type of the next message and a reader of its payload,
-// which ends with io.EOF, to a HandlerFunc and to who called Upgrade. It is for messages that are used as they come; each
-// piece of text was checked as far as it goes. What is left of the message is
-// skipped at the next call of NextReader or of another read. A compressed message
-// is read whole before NextReader returns. Errors are those of ReadMessage; the
-// limits of size hold.
+// which ends with io.EOF. It is for messages that are used as they come, and, as
+// ReadMessage, not for Events. Of text each piece was found to be UTF-8 as far as
+// it goes. What is left of the message is skipped at the next call of NextReader
+// or of another read; the reader returns an error then. A compressed message is
+// read whole before NextReader returns. Errors, the reader's too, are those of
+// ReadMessage; the limits of size hold.
 func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	if c.eventsReads() {
 		return 0, nil, c.eventsRead()
@@ -93,10 +94,12 @@ var errWriter = errors.New("websocket: message writer used after Close")
 
 // NextWriter returns a writer of one message of unknown length. It sends a
 // frame whenever 16 KiB have come together (Compression.FrameSize where
-// compression was agreed on), and the last one at Close; until
-// then other messages wait, but control frames don't. Errors are those of
-// WriteMessage. A writer that is forgotten without Close ends the connection with
-// 1011 when the garbage collector finds it, if a part of it was sent.
+// compression was agreed on), and the last one at Close. Until then other messages
+// wait, but control frames don't: a goroutine that calls WriteMessage before its
+// own writer's Close waits for itself. Errors are those of WriteMessage, and a
+// write after Close is one. A writer that is forgotten without Close ends the
+// connection with 1011 when the garbage collector finds it, if a part of it was
+// sent.
 func (c *Conn) NextWriter(t MessageType) (io.WriteCloser, error) {
 	if t != TextMessage && t != BinaryMessage {
 		return nil, fmt.Errorf("websocket: NextWriter of %v", t)
@@ -306,8 +309,9 @@ func (w *writer) giveUpStream() {
 // at most 64 KiB. Text has to be UTF-8 in each call. A write deadline that
 // passes ends the connection, unlike a socket's (see Conn.SetWriteDeadline).
 //
-// Close does the closing handshake with 1000, which takes CloseTimeout at most.
-// There is no way to close one direction only: WebSocket has none.
+// Close does the closing handshake with 1000, as Conn.Close does, and may wait as
+// long as that; a second Close returns net.ErrClosed. There is no way to close one
+// direction only: WebSocket has none.
 //
 // Any number of goroutines may use it. It is the reader of its Conn, and so
 // not for one that Events serves.
