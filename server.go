@@ -34,8 +34,8 @@ type Server struct {
 	// GetConfigForClient returns another configuration.
 	TLSConfig *tls.Config
 	// HTTP serves the requests that don't ask for a WebSocket, whatever their
-	// path, on the same port, by net/http. When it is nil they are answered with 426.
-	// Upgrader.AllowedHosts holds for them too.
+	// path, on the same port, by net/http. When it is nil a GET is answered with
+	// 426, and another method with 405. Upgrader.AllowedHosts holds for them too.
 	HTTP http.Handler
 	// HTTPServer, when it is set, has the settings with which net/http serves
 	// HTTP: timeouts, MaxHeaderBytes, ErrorLog, ConnState, BaseContext,
@@ -46,7 +46,8 @@ type Server struct {
 	// WriteTimeout, which would end long polls and event streams, are bounds on
 	// the time without progress instead: HandshakeTimeout without a byte of a
 	// body that is expected, the Upgrader's WriteTimeout without room for 64
-	// KiB of an answer. A negative number switches a bound off, as in net/http.
+	// KiB of an answer; each is 10 s where the Upgrader's is switched off. A
+	// negative number here switches a bound off, as in net/http.
 	HTTPServer *http.Server
 	// MaxHTTPConns limits the sockets that HTTP has; 4096 by default, and a
 	// negative number means no limit. Over it: 503 with Retry-After.
@@ -78,10 +79,13 @@ type Server struct {
 	// a stream. What it says is the client's address then, for RemoteAddr,
 	// MaxConnsPerIP and ForwardedIP. A connection of a named proxy without a
 	// header, or with a wrong one, is closed. From anybody else the header is
-	// a request that can't be read, and answered with 400.
+	// a request that can't be read, and answered with 400. It holds for what
+	// Serve and its kin accept; behind ServeHTTP it is net/http's listener that
+	// would have to read it.
 	ProxyProtocol []netip.Prefix
 	// ClientIP names the client of a request that came through a proxy, for
-	// MaxConnsPerIP; see ForwardedIP.
+	// MaxConnsPerIP; see ForwardedIP. One that it returns no valid address for
+	// isn't limited.
 	ClientIP func(*http.Request) netip.Addr
 	// ShutdownSpread is the time over which Shutdown closes the connections,
 	// one after the other, so that their clients don't all come back in the
@@ -90,10 +94,11 @@ type Server struct {
 	ShutdownSpread time.Duration
 	// ShutdownCode is the close code that Shutdown tells the clients, 1001 (going
 	// away) when it is 0 or none that can be sent; 1012 says that the service
-	// restarts. ShutdownReason is a word for them, of at most 123 bytes.
+	// restarts. ShutdownReason is a word for them, cut to 123 bytes.
 	ShutdownCode   CloseCode
 	ShutdownReason string
-	// ErrorLog gets what no caller hears of; slog.Default() when it is nil.
+	// ErrorLog gets what no caller hears of, a line a second of each kind at most;
+	// slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
 	once     sync.Once
@@ -125,7 +130,8 @@ type listening struct {
 	noKeepAlive bool // TCP's own keep-alive was left off
 }
 
-// ListenAndServe listens on addr and serves connections by h.
+// ListenAndServe listens on addr, as "host:port", and serves connections by h, until
+// that fails; it always returns an error. A Server can be shut down.
 func ListenAndServe(addr string, h Handler) error {
 	s := &Server{Addr: addr, Handler: h}
 	return s.ListenAndServe()
@@ -242,10 +248,12 @@ func (s *Server) init() {
 }
 
 // Serve accepts connections from ln and serves them, until Shutdown or Close;
-// then it returns ErrServerClosed. It closes ln. When Accept fails because
-// descriptors or memory ran out it tries again, after 5 ms at first and 1 s at
-// most. On Linux, under Events, an event loop serves the sockets of a
-// *net.TCPListener or *net.UnixListener; all others have a goroutine each.
+// then it returns ErrServerClosed. It closes ln. Several listeners may be served at
+// the same time. When Accept fails because descriptors or memory ran out, or for one
+// client's network, it tries again, after 5 ms at first and 1 s at most; any other
+// error of Accept is returned, and the connections go on. On Linux, under Events, an
+// event loop serves the sockets of a *net.TCPListener or *net.UnixListener; all
+// others have a goroutine each.
 func (s *Server) Serve(ln net.Listener) error {
 	return s.serveListener(&listening{Listener: ln})
 }
@@ -414,9 +422,9 @@ func (s *Server) isPage(r *http.Request) bool {
 
 // ServeHTTP upgrades the request and serves the connection by Handler, so that
 // a Server can be mounted on a mux. Under Events it returns when the connection
-// is open, and net/http's goroutine and buffers are free; net/http's Shutdown
-// doesn't know of the connection either way: register this Server's by
-// RegisterOnShutdown. A request that asks for no WebSocket goes to HTTP.
+// is open, and net/http's goroutine and buffers are free. A request that asks for no
+// WebSocket goes to HTTP. net/http's Shutdown doesn't know of the connections: see
+// Server.Shutdown.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.init()
 	inside, _ := r.Context().Value(plainKey{s}).(bool)
@@ -435,7 +443,7 @@ func (s *Server) shutdownCode() CloseCode {
 	return CloseGoingAway
 }
 
-// Conns returns an iterator over the connections that are open at the call.
+// Conns returns an iterator over the connections that are open when it begins.
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, c := range s.reg.conns() {
@@ -446,7 +454,7 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 	}
 }
 
-// Stats returns the counters.
+// Stats returns the counters as they are now.
 func (s *Server) Stats() Stats {
 	stats := s.reg.stats()
 	s.mu.Lock()
@@ -487,10 +495,10 @@ func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 	return idle, plain
 }
 
-// RegisterOnShutdown registers a function to be called, on a goroutine of its
+// RegisterOnShutdown registers a function to be called once, on a goroutine of its
 // own, when Shutdown or Close begins: to end what Server.HTTP serves for long,
 // such as long polls and event streams, for which Shutdown waits until its
-// context ends.
+// context ends. One that is registered later isn't called.
 func (s *Server) RegisterOnShutdown(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -500,11 +508,13 @@ func (s *Server) RegisterOnShutdown(f func()) {
 // Shutdown stops accepting, closes every connection with ShutdownCode, which is
 // 1001 by default, and returns nil when the last one's handler has returned.
 // What was handed to a write or to Send before goes out ahead of the close
-// frame. Handshakes under way end with 503 or their connection with that code. A
-// peer that is stuck holds up nobody but Shutdown itself, and that until
-// CloseTimeout; when ctx ends first, what is left is cut and ctx's error
+// frame. A handshake under way is answered with 503, or becomes a connection and is
+// closed with that code. A peer that is stuck holds up nobody but Shutdown itself,
+// and that until CloseTimeout; a handler or callback that is at work holds it up
+// until it returns. When ctx ends first, what is left is cut and ctx's error
 // returned. Requests that HTTP serves may end too, as with net/http's Shutdown,
-// and idle sockets of theirs are closed.
+// and idle sockets of theirs are closed. It may be called again, to wait longer,
+// and before Serve, which returns ErrServerClosed then.
 //
 // The connections are closed over ShutdownSpread, or over what ctx's deadline
 // leaves of it when each is to have its CloseTimeout.
@@ -566,7 +576,8 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 
 // Close stops accepting and cuts every connection, without a closing handshake.
 // When it returns no handshake will be answered with 101 any more, and no
-// handler begins.
+// handler begins. It doesn't wait for those that run, and for OnClose: Shutdown
+// behind it does.
 func (s *Server) Close() error {
 	s.init()
 	_, plain := s.stop()
