@@ -45,12 +45,14 @@ type Upgrader struct {
 	// first one that the client offers is agreed on (RFC 6455, section 1.9).
 	Subprotocols []string
 	// Origins are the pages that may connect beside those of the server's own
-	// host and port, as "https://example.com", "example.com:8080",
-	// "https://*.example.com" or "*" for all, "file://" of an application and an
-	// Origin that is none among them. Another is refused with 403. A
-	// request without Origin doesn't come from a page and is allowed (section 10.2).
+	// host and port, as "https://example.com", "example.com:8080" for http and
+	// https, or "https://*.example.com" for its subdomains, but not for itself. "*"
+	// allows every Origin, whatever it says, as "null" or the "file://" of an
+	// application. Another is refused with 403. A request without Origin doesn't
+	// come from a page and is allowed (section 10.2).
 	Origins []string
-	// CheckOrigin replaces that rule when it is set.
+	// CheckOrigin replaces that rule when it is set: where it returns false the
+	// request is refused with 403.
 	CheckOrigin func(*http.Request) bool
 	// AllowedHosts are the values of Host that the server answers to, against
 	// DNS rebinding: "example.com" for any port, "example.com:8080",
@@ -61,8 +63,9 @@ type Upgrader struct {
 	// OnUpgrade is called for a request that would be answered with 101, and is
 	// the one place to authenticate. What it puts into a holds for this
 	// connection. An error refuses the upgrade: a *HandshakeError with its
-	// status and reason, any other with 403. The reason is sent as a line of
-	// text, or as it stands if a.Header has a Content-Type, such as that of JSON.
+	// status and reason, any other with 403 and without its text. The reason is
+	// sent as a line of text, or as it stands if a.Header has a Content-Type, such
+	// as that of JSON.
 	//
 	// It has what is left of HandshakeTimeout. Then, or when the server is closed,
 	// r.Context() ends, context.Cause says why, the client is answered with 503,
@@ -93,7 +96,8 @@ type Upgrader struct {
 	// Peers that are gone, or stuck.
 
 	// PingInterval is the time between two keep-alive pings, spread by 10 % each
-	// way; 25 s by default.
+	// way; 25 s by default. Without them, or without PongTimeout, ListenAndServe and
+	// the event loop turn on the keep-alive of TCP.
 	PingInterval time.Duration
 	// PongTimeout is how long a peer may make no progress after a ping before
 	// the connection is cut; 20 s by default. Progress is a byte that comes, or one
@@ -216,11 +220,12 @@ func Upgrade(nc net.Conn) (*Conn, *http.Request, error) { return zeroUpgrader.Up
 var zeroUpgrader Upgrader
 
 // Upgrade reads a handshake from nc and answers it (RFC 6455, section 4.2). A
-// request that isn't a lawful upgrade is answered with its status and one line
-// of text, nc is closed, and the error is a *HandshakeError; any other error is
-// that of the network. A callback of u's that panics is an error too: the client
-// gets 500. Frames that came with the request are the connection's
-// first bytes. The caller reads and closes the connection.
+// request that isn't a lawful upgrade, or that u refuses, is answered with its
+// status and one line of text, and the error matches a *HandshakeError, through
+// errors.As; so it does when a callback of u's panics, for which the client gets
+// 500. Any other error is that of the network. With an error nc is closed. Frames
+// that came with the request are the connection's first bytes. The caller reads
+// and closes the connection.
 func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	reg := standalone(u)
 	defer reg.settle()
@@ -389,9 +394,10 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 }
 
 // UpgradeHTTP is Upgrade behind net/http: it answers a request that an
-// http.Handler got, and takes the connection over. Bytes that net/http had
-// read are kept. After an error the request has been answered. HTTP/2 requests
-// are refused: the TLS configuration must offer http/1.1 only.
+// http.Handler got, and takes the connection over, which goes on when that Handler
+// has returned. Bytes that net/http had read are kept. After an error the request has been
+// answered, or its connection is closed. HTTP/2 requests are refused: the TLS
+// configuration must offer http/1.1 only.
 func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	reg := standalone(u)
 	defer reg.settle()
@@ -463,29 +469,29 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.He
 	http.NewResponseController(w).Flush() // runtime.Goexit keeps net/http from doing so
 }
 
-// An Accept is what Upgrader.OnUpgrade decides for one connection. Its fields
-// are those of a request that is granted by the Upgrader's own rules;
-// OnUpgrade changes what is to be different.
+// An Accept is what Upgrader.OnUpgrade decides for one connection. OnUpgrade gets
+// it as the Upgrader's own rules have it, and changes what is to be different.
 type Accept struct {
-	// Header goes into the answer, the 101 or the refusal: cookies, mostly. The
-	// fields of the handshake and Content-Length can't be set: the client gets
-	// 500. A Content-Type is for a refusal, whose reason is content of that type
-	// then, and not a line of text.
+	// Header goes into the answer, the 101 or the refusal: cookies, mostly. Where
+	// it has a field of the handshake's, Content-Length, a Content-Type for a 101,
+	// or a name or value that may not be sent, the client gets 500. The reason of a
+	// refusal with a Content-Type is content of that type, and not a line of text.
 	Header http.Header
 	// Data is the first value of the connection's Data: who it is.
 	Data any
 	// Subprotocol is what the answer agrees on: the one that was chosen from
 	// Upgrader.Subprotocols, "" for none. Another has to be among those that the
-	// client offers (see Subprotocols), which would break the connection off
-	// otherwise (RFC 6455, section 4.1): the client gets 500.
+	// client offers (see Subprotocols). With one that isn't the client would break
+	// off (RFC 6455, section 4.1); it gets 500 instead.
 	Subprotocol string
 	// MaxMessageSize limits the messages of this connection, as
-	// Upgrader.MaxMessageSize does those of all; 0 leaves it at that.
+	// Upgrader.MaxMessageSize does those of all; 0 leaves it at that, and a negative
+	// number means no limit.
 	MaxMessageSize int64
 	// Handler serves this connection instead of the Server's: OnUpgrade is where
-	// paths become routes. An Events by its pointer isn't copied for each
-	// connection. Without one here and in the Server the client gets 404. It is
-	// not looked at where the caller serves, as that of Upgrade and UpgradeHTTP.
+	// paths become routes. A pointer to an Events, made once, saves a copy of it
+	// for each connection. Without one here and in the Server the client gets 404.
+	// Upgrade and UpgradeHTTP don't look at it: there the caller serves.
 	Handler Handler
 }
 
@@ -504,8 +510,8 @@ var errNoHandler = refuse(http.StatusNotFound, "no WebSocket is served here")
 
 // Subprotocols returns the subprotocols that a request offers, the preferred
 // first (RFC 6455, section 11.3.4), and none where they are ill-formed. Where
-// the client can't set another header, a browser's page among them, it may put
-// a token there.
+// the client can't set another header, as a page in a browser can't, it may put a
+// token there, to be checked by OnUpgrade.
 func Subprotocols(r *http.Request) []string {
 	offered, err := appendSubprotocols(nil, r.Header["Sec-Websocket-Protocol"])
 	if err != nil {
