@@ -90,10 +90,11 @@ func (e *ProtocolError) Is(target error) bool {
 }
 
 // A HandshakeError is an upgrade that was refused, with the status of the HTTP
-// answer. OnUpgrade may return one to choose the status and the line of text.
+// answer. OnUpgrade may return one to choose the status and the line of text. What
+// Upgrade, UpgradeHTTP and OnRefuse give may have one inside: take it by errors.As.
 type HandshakeError struct {
 	Status int    // of HTTP, 300 to 599 but 304; another is sent as 500
-	Reason string // one line for the client to read, or content of the type that OnUpgrade has set
+	Reason string // one line for the client to read, or content of the type that OnUpgrade has set; "" is the status' name
 }
 
 // Error gives the status and the reason.
@@ -124,7 +125,8 @@ func (s Side) String() string {
 //   - *CloseError: the peer sent a close frame first
 //   - *ProtocolError: the peer broke a rule and was told its code
 //   - net.ErrClosed: Close or CloseNow was called here, or the handler returned
-//   - ErrServerClosed, and net.ErrClosed too: Shutdown or Close of the Server
+//   - ErrServerClosed, and net.ErrClosed too: Shutdown or Close of the Server, or
+//     a handler that returned after that
 //   - io.ErrUnexpectedEOF: the stream ended without a closing handshake
 //   - os.ErrDeadlineExceeded: PongTimeout, WriteTimeout, IdleTimeout, MaxLifetime
 //     or a deadline of the application's; the text tells which
@@ -174,8 +176,8 @@ func (e *EndError) closeCode() CloseCode {
 // CloseStatus returns the close code that err stands for, 0 for none, as for a
 // refused upgrade or a deadline that passed. Of the end of a connection it is
 // what a browser's onclose would call it: the code of the close frame that
-// began the end, CloseNoStatus (1005) when that was the peer's and had none,
-// CloseAbnormal (1006) when none was sent or received.
+// began the end, CloseNoStatus (1005) when that had none, CloseAbnormal (1006)
+// when no close frame was sent or received.
 func CloseStatus(err error) CloseCode {
 	var end *EndError
 	var peer *CloseError

@@ -12,10 +12,11 @@ import (
 )
 
 // A Handler serves a connection. The request is the one that asked for the
-// upgrade; its context is that of the connection, see Conn.Context. Its strings are
-// parts of one, the request's head: strings.Clone what is kept for long. When
-// ServeWebSocket returns, the connection is closed with 1000, or with
-// Server.ShutdownCode while the server shuts down; when it panics, with 1011.
+// upgrade; its context is that of the connection, see Conn.Context. Each string in
+// it keeps the whole head of the request in memory: strings.Clone what is kept for
+// long. When ServeWebSocket returns, the connection is closed with 1000, or with
+// Server.ShutdownCode while the server shuts down; when it panics, or calls
+// runtime.Goexit, with 1011.
 type Handler interface {
 	ServeWebSocket(c *Conn, r *http.Request)
 }
@@ -39,12 +40,14 @@ type Events struct {
 	// OnMessage is called for each message, in order. data is valid until it
 	// returns, and may be changed.
 	OnMessage func(c *Conn, t MessageType, data []byte)
-	// OnClose is called exactly once, if OnOpen was due, when the socket is
-	// closed. err is the *EndError.
+	// OnClose is called exactly once for each connection that OnOpen was called
+	// for, or would have been if it isn't set, when the socket is closed. err is
+	// the *EndError.
 	OnClose func(c *Conn, err error)
 }
 
-// ServeWebSocket serves the connection until it has ended.
+// ServeWebSocket serves the connection until it has ended, as a Server does, but on
+// the goroutine that calls it: for a HandlerFunc, or behind Upgrade.
 func (e Events) ServeWebSocket(c *Conn, r *http.Request) {
 	c.mu.Lock()
 	c.details().events = &e

@@ -66,8 +66,8 @@ const groupShards = 16
 
 // A Group is a set of connections that get the same messages: a room, a topic,
 // a channel. A connection that ends leaves by itself, and may be in any number
-// of groups. The zero value is an empty group; its methods may be called at
-// the same time.
+// of groups. The zero value is an empty group; its methods may be called by any
+// number of goroutines. It must not be copied.
 type Group struct {
 	shards [groupShards]groupShard
 	size   atomic.Int64
@@ -155,8 +155,8 @@ func (g *Group) removeFrom(s *groupShard, c *Conn) bool {
 // Len returns the number of members.
 func (g *Group) Len() int { return int(g.size.Load()) }
 
-// Members returns an iterator over the members there are at the call. They may
-// be left, joined and closed meanwhile.
+// Members returns an iterator over the members. Meanwhile any of them may join,
+// leave and be closed: who does so may be among them or not.
 func (g *Group) Members() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for i := range g.shards {
@@ -185,7 +185,7 @@ const (
 )
 
 // Broadcast sends messages to every member as Send does, and returns how many
-// took them. It never waits for one: a message that comes alone is written at
+// members took them into their queue or to the system. It never waits for one: a message that comes alone is written at
 // once, as far as the socket takes it, and what comes within a millisecond of
 // the last broadcast is queued, so that a burst leaves in few writes. A
 // goroutine's broadcasts reach every member in their order; of two goroutines'
@@ -199,8 +199,8 @@ func (g *Group) Broadcast(m ...*PreparedMessage) int {
 }
 
 // BroadcastFunc is Broadcast to the members that keep wants, as all but the
-// sender. keep is called before the first message is sent, without any lock: it
-// may do what it likes with the group and its members.
+// sender. keep is called for each member before the first message is sent, without
+// any lock: it may do what it likes with the group and its members.
 func (g *Group) BroadcastFunc(keep func(*Conn) bool, m ...*PreparedMessage) int {
 	var to [groupShards]audience
 	for i := range g.shards {

@@ -111,7 +111,7 @@ type Stats struct {
 	HTTP        int // sockets that Server.HTTP has
 
 	Accepted uint64         // upgrades answered with 101
-	Refused  map[int]uint64 // upgrades refused, by the status of the answer
+	Refused  map[int]uint64 // upgrades refused, by status, also when too many to be told
 	Failed   uint64         // handshakes that ended without an answer: stalled, cut, or no TLS agreed on
 
 	MessagesIn, MessagesOut uint64 // whole messages
@@ -126,9 +126,9 @@ type Stats struct {
 	// for those from 4000 to 4999.
 	ClosedByServer, ClosedByPeer map[CloseCode]uint64
 
-	WriteStalls uint64 // connections cut because the peer took nothing of a write for WriteTimeout
-	Panics      uint64 // of handlers and callbacks
-	Dropped     uint64 // messages that found a send queue full
+	WriteStalls uint64 // connections cut because the peer took nothing for WriteTimeout, or not all by a deadline
+	Panics      uint64 // of handlers, callbacks and hooks, and their calls of runtime.Goexit
+	Dropped     uint64 // messages that found a send queue full, or had to leave it for newer ones
 
 	// What permessage-deflate did to the messages that were compressed: bytes
 	// on the wire, and what they stand for.
@@ -136,11 +136,14 @@ type Stats struct {
 	DeflatedOut, InflatedOut uint64
 }
 
-// RTTStats are the round trips of the keep-alive pings.
+// RTTStats are the round trips of the keep-alive pings. Buckets[0] counts those of
+// up to 250 us; each of the 16 that follow has twice the bound of the one before it,
+// and counts what that doesn't. Those over the last bound, 16.384 s, are in Count
+// and Sum alone.
 type RTTStats struct {
 	Count   uint64
 	Sum     time.Duration
-	Buckets [rttBuckets]uint64 // the i-th counts those of up to 250 us << i that no smaller one holds
+	Buckets [rttBuckets]uint64
 }
 
 func (g *registry) stats() Stats {
