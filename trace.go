@@ -17,19 +17,19 @@ import (
 
 // A Trace is a set of hooks that show what goes over the wire, in the manner of
 // net/http/httptrace. Set as Upgrader.Trace it costs something; nil costs
-// nothing. Any hook may be nil. NewTextTrace is a ready one.
+// nothing. Any hook may be nil. NewTextTrace is a ready one. Once a Trace is in use
+// it must not be copied, and its fields not be changed.
 //
 // id numbers the connections of the Trace from 1 on, in the order in which they
 // were accepted. Hooks run where the thing happens, often under a lock of the
 // connection: they must return soon and must not call its methods. One that
 // panics, or calls runtime.Goexit, is counted and logged, and changes nothing
-// else. For one
-// connection they come in the order of the wire, but a frame may be read while
-// another is written, so two of them may run at the same time. What they get is
-// valid until they return, and not theirs to change.
+// else. For one connection they come in the order of the wire, but a frame may be
+// read while another is written, so two of them may run at the same time. What
+// they get is valid until they return, and not theirs to change.
 type Trace struct {
-	// Accepted is called for a new connection, before anything is read. Behind
-	// UpgradeHTTP that is when it is taken over from net/http.
+	// Accepted is called for a new connection, before anything is read; behind
+	// net/http, when it is taken over from there.
 	Accepted func(id uint64, nc net.Conn)
 	// Request is called with the head of the HTTP request as it came, the empty
 	// line included; behind net/http, put together again from what that made of
@@ -37,8 +37,8 @@ type Trace struct {
 	Request func(id uint64, head []byte)
 	// Answer is called before the HTTP answer is written: the 101, whose
 	// Sec-WebSocket-Accept is accept and was made from the client's key, or a
-	// refusal, where both are "". What UpgradeHTTP refuses net/http answers,
-	// which isn't seen.
+	// refusal, where both are "". Behind net/http a refusal is answered by that,
+	// and not seen.
 	Answer func(id uint64, key, accept string, head []byte)
 	// FrameRead is called when a frame was read to its end, or so far that its
 	// Err was found, or when the rest of it was thrown away.
@@ -289,7 +289,8 @@ func (t *connTrace) framedWritten(frame []byte) {
 // person to read: each frame with the bits of its header, its masking key and
 // its payload as it came and without the mask. Every event is one call of
 // Write, never two at the same time, and begins with the connection's number;
-// w may put the time before it. MaxPayload of the result, 64, may be changed.
+// w may put the time before it. MaxPayload of the result, 64, may be changed
+// before it is used.
 //
 // What peers send is quoted, so that it can't play tricks on a terminal. It is
 // what they sent, though, passwords and all.
