@@ -37,8 +37,8 @@
 //
 // One goroutine at a time reads from a Conn: ReadMessage, AppendMessage,
 // ReadJSON, NextReader with the reader it returned, Messages, and what [Stream]
-// and CloseRead do. Under Events the library is that reader, and they are not
-// called.
+// and CloseRead do. Under Events the library is that reader, and a call of one of
+// them is an error.
 //
 // Any number of goroutines may call the rest at any time: WriteMessage,
 // WriteJSON, WritePrepared, Send, Queued, NextWriter, Flush, Ping, Close,
@@ -67,35 +67,38 @@
 // it leaves within half a second. [Conn.Send] is the other way to write: it never
 // waits, and what it queues leaves as fast as the peer takes it.
 //
-// A write that returned nil was taken by the system. That the peer's program
-// has read it, no WebSocket can tell; an application that must know sends
-// answers of its own.
+// That the peer's program has read a message, no WebSocket can tell; an
+// application that must know sends answers of its own.
 //
 // # Errors
 //
 // A connection ends once, and its end is one [*EndError]: every read after it
 // returns it, OnClose gets it, context.Cause of [Conn.Context] is it. It says
 // who began, which codes and reasons went either way, whether the closing
-// handshake was whole, and unwraps to the cause: a [*CloseError] (the peer's close frame), a
-// [*ProtocolError] (a rule that it broke, with the section), net.ErrClosed (we
-// closed), [ErrServerClosed] (Shutdown), io.ErrUnexpectedEOF (the stream ended
-// without a close frame), os.ErrDeadlineExceeded (a timeout), or the network's
-// error. [CloseStatus] gives the code that a browser's onclose would get. A
-// refused upgrade is a [*HandshakeError] with the HTTP status.
+// handshake was whole, and unwraps to the cause: a [*CloseError] (the peer's close
+// frame), a [*ProtocolError] (a rule that it broke, with the section),
+// net.ErrClosed (we closed), [ErrServerClosed] (Shutdown or Close of the Server),
+// io.ErrUnexpectedEOF (the stream ended without a close frame),
+// os.ErrDeadlineExceeded (a timeout), or the network's error. [CloseStatus] gives
+// the code that a browser's onclose would get. A refused upgrade matches a
+// [*HandshakeError] with the HTTP status.
 //
-// A write that fails makes every later write fail with the same error; the
-// reads go on until they find the end, so that what had arrived is delivered.
-// Code that writes may therefore leave errors of WriteMessage to the reader. A
-// read deadline that passes is an error after which reading may go on.
+// A write that fails makes every later write fail, but for a wrong argument and a
+// deadline that had passed before it began, which send nothing. The reads go on
+// until they find the end, so that what had arrived is delivered. Code that writes
+// may therefore leave errors of WriteMessage to the reader. A read deadline that
+// passes is an error after which reading may go on; under Events it ends the
+// connection.
 //
 // # Limits
 //
-// Every limit has a default that holds for the zero value of [Upgrader] and
-// [Server]; their fields tell. A message that comes in has at most 1 MiB,
+// What one connection may cost has limits, which hold for the zero value of
+// [Upgrader] and [Server]; their fields tell. How many connections there may be,
+// in all and of one client, is for you to say: see Server.MaxConns. A message that comes in has at most 1 MiB,
 // counted after inflating, in at most 131,072 fragments. Memory isn't allocated
 // for a length that was only declared: at most 64 KiB ahead of what has come, or
-// three times as much again. A handshake takes at most 10 s, OnUpgrade included, and its
-// header section 16 KiB. A peer that makes no progress for 20 s after a ping, or
+// three times as much again. A handshake takes at most 10 s, OnUpgrade included,
+// and its header section 16 KiB. A peer that makes no progress for 20 s after a ping, or
 // takes nothing of a write for 10 s, is cut; one that keeps reading is not,
 // however slowly: timeouts measure the time without progress. Pages of other
 // origins are refused. Text that comes in is always UTF-8; text that goes out is
@@ -106,10 +109,11 @@
 // On Linux an event loop serves the TCP and unix sockets of [Events], from accept
 // to close: a connection that waits has no goroutine and no buffer. Callbacks may
 // block all the same, others don't wait for them. Everywhere else, over TLS, and
-// for a [HandlerFunc] a connection has one goroutine; its buffers are pooled and
-// taken when bytes are there, but over TLS, which keeps 4 KiB beside those of
-// crypto/tls. There is no timer and no second goroutine per connection in any
-// case: one goroutine per Server looks after the pings and timeouts of all.
+// for a [HandlerFunc] a connection has one goroutine, and a second one after
+// CloseRead. Its buffers are pooled and taken when bytes are there; but over TLS,
+// on Windows and on a net.Conn of the application's it keeps one of 4 KiB, and
+// crypto/tls has its own. No connection has a timer: one goroutine per Server looks
+// after the pings and timeouts of all.
 //
 // The build tag noloop leaves the loop out.
 //
