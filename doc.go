@@ -37,8 +37,8 @@
 //
 // One goroutine at a time reads from a Conn: ReadMessage, AppendMessage,
 // ReadJSON, NextReader with the reader it returned, Messages, and what [Stream]
-// and CloseRead do. Under Events the library is that reader, and a call of one of
-// them is an error.
+// and CloseRead do. Under Events the library is that reader: there the reads return
+// an error, and CloseRead does nothing.
 //
 // Any number of goroutines may call the rest at any time: WriteMessage,
 // WriteJSON, WritePrepared, Send, Queued, NextWriter, Flush, Ping, Close,
