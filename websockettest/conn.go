@@ -15,7 +15,7 @@ import (
 // closed by itself (CloseWrite); an end that is closed with bytes unread resets
 // the other. Deadlines work. Unlike net.Pipe a write doesn't wait for its read.
 func Pipe() (client, server net.Conn) {
-	return newPipe(netip.AddrPortFrom(clientIP, 1024), serverAddr)
+	return newPipe(netip.AddrPortFrom(clientIP, firstPort), serverAddr)
 }
 
 // Addresses for documentation (RFC 5737): nobody has them.

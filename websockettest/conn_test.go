@@ -191,3 +191,25 @@ func TestListenerAcceptWaits(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// A test with very many clients gets no port 0, which no client has.
+func TestListenerPorts(t *testing.T) {
+	ln := NewListener()
+	defer ln.Close()
+	const ports = 1<<16 - 1024
+	for i := range ports + 1 {
+		c, err := ln.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := c.LocalAddr().(*net.TCPAddr).Port, 1024+i%ports; got != want {
+			t.Fatalf("client %d has port %d; want %d", i, got, want)
+		}
+		server, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		c.Close()
+	}
+}

@@ -18,9 +18,12 @@ type Listener struct {
 	closed  bool
 }
 
+// firstPort is the first that no service of the system's has.
+const firstPort = 1024
+
 // NewListener returns a Listener. It has to be closed only to end Accept.
 func NewListener() *Listener {
-	l := &Listener{port: 1023}
+	l := new(Listener)
 	l.changed = sync.NewCond(&l.mu)
 	return l
 }
@@ -81,7 +84,7 @@ func (l *Listener) dial(from netip.AddrPort) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: l.Addr(), Err: syscall.ECONNREFUSED}
 	}
 	if !from.IsValid() {
-		l.port++
+		l.port = max(l.port+1, firstPort) // it comes around
 		from = netip.AddrPortFrom(clientIP, l.port)
 	}
 	client, server := newPipe(from, serverAddr)
