@@ -51,8 +51,8 @@ type Frame struct {
 	Unmasked         bool    // as a server's frames are
 	Key              [4]byte // of the mask; when it is zero, that of the RFC's examples is sent
 
-	// Length is the payload's length that the header declares, when it isn't
-	// that of Payload: a negative number declares 0, for which 0 can't stand.
+	// Length is the length that the header declares. 0 stands for that of Payload,
+	// and a negative number for 0.
 	Length int64
 	// LengthBits is the form of the length: 7, 16 or 64 bits. 0 is the shortest.
 	LengthBits int
