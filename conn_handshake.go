@@ -39,7 +39,7 @@ type handshake struct {
 	w        http.ResponseWriter // of net/http; nil for a socket of ours
 	remote   string
 	trace    *connTrace
-	deadline time.Time // when all has to be over; zero for never
+	deadline time.Time // when all has to be over; zero for never; written once, under mu
 
 	parser *httphead.Parser // of a request that came in part; nil for one at once
 	in     *buffer          // what was read; [r, w) came behind the request
@@ -51,9 +51,7 @@ type handshake struct {
 	conn    *Conn // from its registration on
 	failure error // of guard
 
-	// Of a socket that the loop serves.
-	sock    *netloop.Socket // nil for another
-	expires atomic.Int64    // deadline, monotonic; 0 while there is none
+	sock *netloop.Socket // that the loop serves; nil for another
 
 	// What is small stands together: a crowd of strangers has a handshake each.
 
@@ -92,19 +90,19 @@ func newHandshakeHTTP(reg *registry, s *Server, w http.ResponseWriter, r *http.R
 
 // start starts the clock, which stops with the 101.
 func (h *handshake) start() {
+	var deadline time.Time
 	if t := h.reg.u.handshakeTimeout(); t > 0 {
-		h.deadline = time.Now().Add(t)
+		deadline = time.Now().Add(t)
 	}
-	if h.sock != nil && !h.deadline.IsZero() { // see wakeLate
-		h.expires.Store(monotonic() + int64(h.reg.u.handshakeTimeout()))
-	} else if h.nc != nil {
-		h.bound()
-	}
+	var trace *connTrace
 	if h.nc != nil {
-		t := h.reg.u.Trace.accepted(h.nc, h.reg)
-		h.mu.Lock()
-		h.trace = t
-		h.mu.Unlock()
+		trace = h.reg.u.Trace.accepted(h.nc, h.reg)
+	}
+	h.mu.Lock()
+	h.deadline, h.trace = deadline, trace
+	h.mu.Unlock()
+	if h.nc != nil && h.sock == nil { // wakeLate looks after those of the loop
+		h.bound()
 	}
 }
 

@@ -133,22 +133,23 @@ func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 // wakeLate has the handshakes looked at that wait for their request and whose time
 // is over.
 func (s *Server) wakeLate() {
-	var late []*netloop.Socket
+	var late []*handshake
 	s.mu.Lock()
 	for h := range s.handshakes {
 		if h.isLate() {
-			late = append(late, h.sock)
+			late = append(late, h)
 		}
 	}
 	s.mu.Unlock()
-	for _, nc := range late {
-		nc.Notify()
+	for _, h := range late {
+		h.notify()
 	}
 }
 
 func (h *handshake) isLate() bool {
-	at := h.expires.Load()
-	return at != 0 && monotonic() >= at
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.deadline.IsZero() && time.Until(h.deadline) <= 0
 }
 
 // Ready reads the request as far as it has come, and answers it when it is whole.
