@@ -48,8 +48,7 @@ type handshake struct {
 	client *client     // in MaxConnsPerIP; nil for none; guarded by Server.mu
 	plain  *plainPlace // in MaxHTTPConns; nil for none; guarded by Server.mu
 
-	conn    *Conn // from its registration on
-	failure error // of guard
+	conn *Conn // from its registration on
 
 	sock *netloop.Socket // that the loop serves; nil for another
 
@@ -67,7 +66,7 @@ type handshake struct {
 
 	phase  handshakePhase // guarded by mu, as what follows
 	mu     sync.Mutex     // never held over a call that waits
-	err    error          // why it was given up
+	err    error          // why it ended
 	timer  *time.Timer
 	watch  *time.Timer   // instead of a deadline that nc doesn't have; the server's alone
 	taken  chan struct{} // closed when giveUp has done with w
@@ -456,10 +455,10 @@ func (h *handshake) end(err error, extra http.Header) error {
 		return h.lost()
 	}
 	h.mu.Lock()
-	h.phase = phaseEnded
 	if h.nc != nil {
 		h.nc, err = plainUnderTLS(h.nc, err)
 	}
+	h.phase, h.err = phaseEnded, err
 	h.mu.Unlock()
 	free(&h.in)
 	if h.cancel != nil {
@@ -572,7 +571,7 @@ func (h *handshake) lost() error {
 // this handshake.
 func (h *handshake) guard(step func() (*Conn, error)) (c *Conn, err error) {
 	if !h.reg.guard(h, func() { c, err = step() }) {
-		return nil, h.failure
+		return nil, h.err
 	}
 	return c, err
 }
@@ -584,5 +583,5 @@ func (h *handshake) fail(cause error) {
 	if h.r != nil {
 		cause = fmt.Errorf("%w (%w)", cause, errPanicked)
 	}
-	h.failure = h.end(cause, nil)
+	h.end(cause, nil)
 }
