@@ -261,11 +261,8 @@ func (h *handshake) shorten(t time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.phase == phaseDeciding && h.cancel == nil: // it won't take long
-	case h.phase == phaseDeciding && h.timer == nil:
-		h.timer = time.AfterFunc(t, h.timeUp)
-	case h.phase == phaseDeciding:
-		h.timer.Reset(t)
+	case h.phase == phaseDeciding && h.cancel != nil: // else it won't take long
+		time.AfterFunc(t, h.timeUp)
 	case h.phase == phaseReading && h.nc != nil:
 		if h.nc.SetReadDeadline(time.Now().Add(t)) != nil {
 			time.AfterFunc(t, h.cut)
