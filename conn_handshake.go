@@ -461,13 +461,13 @@ func (h *handshake) end(err error, extra http.Header) error {
 	if h.cancel != nil {
 		h.cancel(err)
 	}
-	h.conclude(h.r, h.trace, err, extra, h.ready)
+	h.conclude(h.r, h.trace, err, extra, false)
 	return err
 }
 
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
-func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, outside bool) {
 	defer h.reg.tellRefusal(r, h.remote, err) // when it was answered
 	if h.s != nil {
 		h.s.note(h.remote, err)
@@ -479,6 +479,7 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 		}()
 	}
 	switch {
+	case h.nc == nil && outside: // lost answers
 	case h.nc == nil:
 		h.refuseHTTP(r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
@@ -488,7 +489,7 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 		}
 		h.reg.total.unaccept(h.conn.end) // which is final
 	default:
-		h.hangUp(r, t, err, extra, inside)
+		h.hangUp(r, t, err, extra, !outside && h.ready)
 	}
 }
 
@@ -515,21 +516,14 @@ func (h *handshake) giveUp(err error) (given bool) {
 		cancel(err)
 	}
 	if h.taken != nil {
-		failed := h.takeOver()
-		close(h.taken)
-		if failed != nil { // who serves it will answer
-			if h.s != nil {
-				h.s.note(h.remote, err)
-				h.s.giveBack(h)
-				h.s.forget(h)
-			}
-			h.reg.tellRefusal(r, h.remote, err)
-			return true
-		}
+		h.takeOver()
 		t = h.trace
+		close(h.taken)
 	}
-	h.nc.SetDeadline(time.Now().Add(refusalTime))
-	h.conclude(r, t, err, nil, false)
+	if h.nc != nil {
+		h.nc.SetDeadline(time.Now().Add(refusalTime))
+	}
+	h.conclude(r, t, err, nil, true)
 	return true
 }
 

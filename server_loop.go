@@ -133,16 +133,16 @@ func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 // wakeLate has the handshakes looked at that wait for their request and whose time
 // is over.
 func (s *Server) wakeLate() {
-	var late []*handshake
+	var late []*netloop.Socket
 	s.mu.Lock()
 	for h := range s.handshakes {
-		if h.isLate() {
-			late = append(late, h)
+		if h.sock != nil && h.isLate() {
+			late = append(late, h.sock)
 		}
 	}
 	s.mu.Unlock()
-	for _, h := range late {
-		h.notify()
+	for _, nc := range late {
+		nc.Notify()
 	}
 }
 
