@@ -411,13 +411,9 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	return nil
 }
 
-// write writes the 101. What isn't the loop's has its deadline since start.
+// write writes the 101.
 func (h *handshake) write(c *Conn, head []byte) error {
-	var by time.Time
-	if h.sock != nil || c.sock != nil {
-		by = h.deadline
-	}
-	err := h.reg.writeAnswer(c.nc, head, by)
+	err := h.reg.writeAnswer(c.nc, head, h.deadline)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() == stateOpen { // else the end has a deadline of its own

@@ -272,25 +272,9 @@ func (g *registry) forget() {
 	}
 }
 
-// answerRefusal answers err, if it is a refusal. r is the request that was refused,
-// nil if it wasn't read. by is as in writeAnswer.
-func (g *registry) answerRefusal(nc net.Conn, r *http.Request, err error, extra http.Header, t *connTrace, by time.Time) bool {
-	var refused *HandshakeError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	answer := appendRefusal(nil, refused, withDate(extra))
-	if r != nil && r.Method == http.MethodHead { // without content (RFC 9110, section 9.3.2)
-		answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
-	}
-	t.refusal(answer)
-	g.writeAnswer(nc, answer, by)
-	return true
-}
-
-// writeAnswer writes the answer of a handshake until by, or without a deadline of
-// its own if that is zero. A deadline costs a socket of the loop's memory for its
-// whole life, so that gets one only if it must.
+// writeAnswer writes the answer of a handshake. A socket of the loop's has until by
+// for it, if that isn't zero: others have a deadline already. It costs such a socket
+// memory for its whole life, and is set only where the answer has to wait.
 func (g *registry) writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 	if s, ok := nc.(*netloop.Socket); ok {
 		n, err := s.TryWrite(answer, nil)
@@ -298,32 +282,37 @@ func (g *registry) writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 			return err
 		}
 		answer = answer[n:]
-	}
-	if !by.IsZero() {
-		nc.SetWriteDeadline(by)
+		if !by.IsZero() {
+			s.SetWriteDeadline(by)
+		}
 	}
 	_, err := g.write(nc, answer)
 	return err
 }
 
-// hangUp answers err, if it is a refusal, and closes the socket: on the loop
-// without waiting, if the caller is inside of Ready. There the answer alone waits, if
-// the application has made it large, and nothing has bounded that before.
+// hangUp answers err, if it is a refusal, and closes the socket. r is the request
+// that was refused, nil if it wasn't read. Inside of Ready only the answer may wait,
+// if the application has made it large.
 func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
-	var by time.Time
-	if inside { // elsewhere there is a deadline already
-		by = h.deadline
-	}
-	switch answered := h.reg.answerRefusal(h.nc, r, err, extra, t, by); {
-	case !answered:
+	defer t.closed(err)
+	var refused *HandshakeError
+	if !errors.As(err, &refused) {
 		h.reg.cutConn(h.nc) // TLS may have counted a 101 that never left: an alert behind it wouldn't decrypt
-	case inside:
-		beginLinger(h.sock, time.Now().Add(lingerTime))
-		h.lingers = true
-	default:
-		h.reg.linger(h.nc)
+		return
 	}
-	t.closed(err)
+	answer := appendRefusal(nil, refused, withDate(extra))
+	if r != nil && r.Method == http.MethodHead { // without content (RFC 9110, section 9.3.2)
+		answer = answer[:bytes.Index(answer, []byte("\r\n\r\n"))+len("\r\n\r\n")]
+	}
+	t.refusal(answer)
+	if !inside {
+		h.reg.writeAnswer(h.nc, answer, time.Time{})
+		h.reg.linger(h.nc)
+		return
+	}
+	h.reg.writeAnswer(h.nc, answer, h.deadline)
+	beginLinger(h.sock, time.Now().Add(lingerTime))
+	h.lingers = true
 }
 
 // withDate returns h with the time, which an answer of 400 and more carries
