@@ -218,9 +218,7 @@ func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 // count and to log.
 func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
 	if err := checkHost(r, s.Upgrader.AllowedHosts); err != nil {
-		s.note(r.RemoteAddr, err)
-		refuseHTTP(w, r, err, nil)
-		s.reg.tellRefusal(r, r.RemoteAddr, err)
+		newHandshakeHTTP(&s.reg, s, w, r).end(err, nil)
 		return
 	}
 	returned := false

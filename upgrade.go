@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/bits"
 	"net"
@@ -426,36 +427,31 @@ func (h *handshake) takeOver() error {
 
 // refuseHTTP has net/http refuse the request in what is left of HandshakeTimeout.
 func (h *handshake) refuseHTTP(r *http.Request, err error, extra http.Header) {
+	control := http.NewResponseController(h.w)
 	if soon := time.Now().Add(refusalTime); h.deadline.After(soon) {
-		http.NewResponseController(h.w).SetWriteDeadline(h.deadline)
+		control.SetWriteDeadline(h.deadline)
 	} else if !h.deadline.IsZero() { // it is over, or nearly
-		http.NewResponseController(h.w).SetWriteDeadline(soon)
+		control.SetWriteDeadline(soon)
 	}
-	refuseHTTP(h.w, r, err, extra)
-}
-
-// refuseHTTP answers by net/http what endHandshake would have written itself.
-func refuseHTTP(w http.ResponseWriter, r *http.Request, err error, extra http.Header) {
 	var refused *HandshakeError
 	if !errors.As(err, &refused) {
 		refused = &HandshakeError{Status: http.StatusServiceUnavailable}
 	}
-	raw := appendRefusal(nil, refused, extra)
+	raw := appendRefusal(nil, refused, extra) // as hangUp would send it
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), r)
 	if err != nil {
-		http.Error(w, refused.Reason, http.StatusInternalServerError)
+		http.Error(h.w, refused.Reason, http.StatusInternalServerError)
 		return
 	}
-	for name, values := range resp.Header {
-		w.Header()[name] = values
-	}
-	w.Header().Set("Connection", "close")
+	header := h.w.Header()
+	maps.Copy(header, resp.Header)
+	header.Set("Connection", "close")
 	if refused.Status == http.StatusUpgradeRequired {
-		w.Header().Add("Connection", "Upgrade") // net/http closes if the first value is close
+		header.Add("Connection", "Upgrade") // net/http closes if the first value is close
 	}
-	w.WriteHeader(resp.StatusCode)
-	io.Copy(w, resp.Body)
-	http.NewResponseController(w).Flush() // runtime.Goexit keeps net/http from doing so
+	h.w.WriteHeader(resp.StatusCode)
+	io.Copy(h.w, resp.Body)
+	control.Flush() // runtime.Goexit keeps net/http from doing so
 }
 
 // An Accept is what Upgrader.OnUpgrade decides for one connection. OnUpgrade gets
