@@ -150,7 +150,7 @@ func serveBehind(t *testing.T, s *Server) (dial func() *peer) {
 func (s *Server) isAtRest() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.isIdle() && len(s.clients) == 0 && len(s.plainConns) == 0 && s.plainActive == 0 && len(s.slots) == 0 && s.reg.count() == 0
+	return s.isIdle() && len(s.clients) == 0 && len(s.plainConns) == 0 && s.places == [placeKinds]int{} && len(s.slots) == 0 && s.reg.count() == 0
 }
 
 // The same of Upgrade and UpgradeHTTP: the client gets its answer, and the caller
@@ -421,8 +421,8 @@ func TestHangingOnUpgradeHoldsNoSlot(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		if got := s.Stats(); got.Open != 2 || got.Accepted != 2 || got.Handshaking != 0 || s.active != 2 {
-			t.Errorf("%d open, %d accepted, %d in their handshake, %d counted; want 2, 2, 0, 2", got.Open, got.Accepted, got.Handshaking, s.active)
+		if got := s.Stats(); got.Open != 2 || got.Accepted != 2 || got.Handshaking != 0 || s.places[forSocket] != 2 {
+			t.Errorf("%d open, %d accepted, %d in their handshake, %d counted; want 2, 2, 0, 2", got.Open, got.Accepted, got.Handshaking, s.places[forSocket])
 		}
 	})
 }

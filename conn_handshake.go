@@ -45,10 +45,8 @@ type handshake struct {
 	in     *buffer          // what was read; [r, w) came behind the request
 	r      *http.Request
 
-	client *client     // in MaxConnsPerIP; nil for none; guarded by Server.mu
-	plain  *plainPlace // in MaxHTTPConns; nil for none; guarded by Server.mu
-
-	conn *Conn // from its registration on
+	place place // until it is a connection's, or net/http's; guarded by Server.mu
+	conn  *Conn // from its registration on
 
 	sock *netloop.Socket // that the loop serves; nil for another
 
@@ -60,9 +58,6 @@ type handshake struct {
 	noKeepAlive bool // TCP's own keep-alive was left off
 	ready       bool // the loop's Ready runs
 	lingers     bool // the answer is out, and the loop closes behind it
-
-	place bool // in MaxConns; guarded by Server.mu
-	out   bool // nothing more is to be counted; guarded by Server.mu
 
 	phase  handshakePhase // guarded by mu, as what follows
 	mu     sync.Mutex     // never held over a call that waits
@@ -105,7 +100,23 @@ func (h *handshake) start() {
 	}
 }
 
-// read waits for the request and answers it, on a goroutine of its own.
+// serve takes all the steps, on a goroutine that waits where it must.
+func (h *handshake) serve() (*Conn, error) {
+	return h.guard(func() (*Conn, error) {
+		h.start()
+		if h.w == nil {
+			return h.read()
+		}
+		if h.s != nil { // which has admitted a socket of its own before
+			if err := h.s.admit(h); err != nil {
+				return nil, h.end(err, nil)
+			}
+		}
+		return h.decide()
+	})
+}
+
+// read waits for the request and answers it.
 func (h *handshake) read() (*Conn, error) {
 	if err := h.readProxyHeader(); err != nil {
 		return nil, h.end(err, nil)
@@ -352,7 +363,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 		h.watch.Stop()
 	}
 	if h.s != nil {
-		h.s.passOn(h)
+		h.s.freeSlot(h)
 	}
 	return c, nil
 }
@@ -484,6 +495,9 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 			h.conn.unserved()
 		}
 		h.reg.total.unaccept(h.conn.end) // which is final
+		if h.s != nil {
+			h.s.leave(h.conn)
+		}
 	default:
 		h.hangUp(r, t, err, extra, !outside && h.ready)
 	}

@@ -322,7 +322,7 @@ func TestClientsVanish(t *testing.T) {
 					}
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					return s.active == 0 && len(s.handshakes) == 0
+					return s.places[forSocket] == 0 && len(s.handshakes) == 0
 				})
 				for path, seen := range w.all() {
 					n, _ := strconv.Atoi(path[1:])
@@ -528,7 +528,7 @@ func TestCallbackPanics(t *testing.T) {
 				eventually(t, "nothing is left", func() bool {
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					return s.active == 0
+					return s.places[forSocket] == 0
 				})
 				lines := book.all()
 				if got := s.Stats().Panics; got != 1 || len(lines) != 1 || !strings.Contains(lines[0], "boom "+on) || !strings.Contains(lines[0], "fault_test.go") {

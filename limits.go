@@ -18,34 +18,20 @@ import (
 // defaultMaxHTTPConns is about 60 MiB of net/http's buffers and goroutines.
 const defaultMaxHTTPConns = 4096
 
-// takeSlot waits until a handshake may begin, and reports whether the server
-// still serves then.
-func (s *Server) takeSlot(h *handshake) bool {
-	if s.slots == nil {
-		return true
-	}
-	s.waiting.Add(1)
-	defer s.waiting.Add(-1)
-	select {
-	case s.slots <- struct{}{}:
-		h.slot.Store(true)
-		return true
-	case <-s.stopped:
-		return false
-	}
-}
-
-// awaitSlot is takeSlot for a request that net/http has read, whose client may
-// leave meanwhile.
-func (s *Server) awaitSlot(h *handshake) error {
+// takeSlot waits until a handshake may begin. The clock of a request that net/http
+// has read runs already, and its client may leave meanwhile.
+func (s *Server) takeSlot(h *handshake) error {
 	if s.slots == nil {
 		return nil
 	}
-	var late <-chan time.Time
+	ctx := context.Background()
+	if h.r != nil {
+		ctx = h.r.Context()
+	}
 	if !h.deadline.IsZero() {
-		t := time.NewTimer(time.Until(h.deadline))
-		defer t.Stop()
-		late = t.C
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, h.deadline, errTooManyHandshakes)
+		defer cancel()
 	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
@@ -53,44 +39,61 @@ func (s *Server) awaitSlot(h *handshake) error {
 	case s.slots <- struct{}{}:
 		h.slot.Store(true)
 		return nil
-	case <-late:
-		return refuse(http.StatusServiceUnavailable, "too many handshakes (Server.MaxHandshakes)")
-	case <-h.r.Context().Done():
-		return context.Cause(h.r.Context())
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	case <-s.stopped:
+		if h.w == nil {
+			return errShutdown // nobody waits for its answer
+		}
 		return errGoingDown
 	}
 }
 
 var (
-	errGoingDown    = refuse(http.StatusServiceUnavailable, "the server is going down")
-	errTooMany      = refuse(http.StatusServiceUnavailable, "too many connections (Server.MaxConns)")
-	errTooManyPlain = refuse(http.StatusServiceUnavailable, "too many connections (Server.MaxHTTPConns)")
-	errPanicked     = refuse(http.StatusInternalServerError, "internal server error")
+	errGoingDown         = refuse(http.StatusServiceUnavailable, "the server is going down")
+	errTooMany           = refuse(http.StatusServiceUnavailable, "too many connections (Server.MaxConns)")
+	errTooManyPlain      = refuse(http.StatusServiceUnavailable, "too many connections (Server.MaxHTTPConns)")
+	errTooManyHandshakes = refuse(http.StatusServiceUnavailable, "too many handshakes (Server.MaxHandshakes)")
+	errPanicked          = refuse(http.StatusInternalServerError, "internal server error")
+)
+
+// A place is what a socket takes of the limits: one of MaxConns or MaxHTTPConns, and,
+// where its client is known, one of MaxConnsPerIP. All of it is guarded by Server.mu.
+type place struct {
+	kind   placeKind
+	client *client // nil for one that isn't limited, or isn't known yet
+}
+
+// A placeKind says what has the socket, or may get it.
+type placeKind uint8
+
+const (
+	noPlace   placeKind = iota
+	forSocket           // a WebSocket, or its handshake
+	forPages            // Server.HTTP
+	placeKinds
 )
 
 // A client is who has connections, as MaxConnsPerIP sees it.
 type client struct {
-	ip    netip.Addr
-	n     int // WebSockets, those in their handshake included; guarded by Server.mu
-	plain int // sockets of plain HTTP; guarded by Server.mu
+	ip netip.Addr
+	n  [placeKinds]int // its places
 }
 
-// A plainPlace is one socket in the count of those that HTTP has.
-type plainPlace struct {
-	client *client // nil for one that isn't limited, or isn't known yet
-	over   error   // why there was none among the WebSockets, should it turn out to be one
-}
-
-// admit counts a handshake in, unless there are too many or the server goes
-// down. From here on Close finds it, also when it is to be refused. A socket
-// for which there is no place may still be for HTTP, which has places of its
-// own: then it is read, and refused if it turns out to be an upgrade.
+// admit lets a handshake begin, when there is a slot for it, unless there are too
+// many connections or the server goes down.
 func (s *Server) admit(h *handshake) error {
-	var ip netip.Addr
-	if s.MaxConnsPerIP > 0 && s.ClientIP == nil && h.w == nil && !h.proxied {
-		ip = hostIP(h.remote)
+	if err := s.count(h); err != nil {
+		return err
 	}
+	return s.takeSlot(h)
+}
+
+// count counts a handshake in. From here on Close finds it, also when it is to be
+// refused. A socket for which there is no place may still be for HTTP, which has
+// places of its own: then it is read, and refused if it turns out to be an upgrade.
+func (s *Server) count(h *handshake) error {
+	ip := s.socketIP(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -103,60 +106,68 @@ func (s *Server) admit(h *handshake) error {
 	if s.stopping.Load() {
 		return errGoingDown
 	}
-	err := s.takePlace(h, ip)
-	if err != nil && s.pages() != nil && h.w == nil && s.takePlainPlace(h, ip) == nil {
-		h.plain.over, err = err, nil
+	err := s.takePlace(&h.place, forSocket, ip)
+	if err != nil && s.pages() != nil && h.w == nil && s.takePlace(&h.place, forPages, ip) == nil {
+		return nil
 	}
 	return err
 }
 
-// takePlace counts a connection in. It is called with mu held. ip is invalid
-// when it isn't known yet.
-func (s *Server) takePlace(h *handshake, ip netip.Addr) error {
-	if s.MaxConns > 0 && s.active >= s.MaxConns {
-		return errTooMany
+// socketIP returns the client's address by the socket, or by the header of a proxy
+// that forwards it. It is invalid where that isn't known yet, or doesn't count.
+func (s *Server) socketIP(h *handshake) (ip netip.Addr) {
+	if s.MaxConnsPerIP > 0 && s.ClientIP == nil && !h.proxied {
+		ip = hostIP(h.remote)
 	}
-	cl, err := s.countClient(ip)
-	if err != nil {
+	return ip
+}
+
+// identify gives the client that sent the request a place among the WebSockets:
+// there may be room by now, or it wasn't known when it was accepted.
+func (s *Server) identify(h *handshake) error {
+	ip := s.socketIP(h)
+	if s.ClientIP != nil {
+		ip = s.ClientIP(h.r)
+	}
+	return s.placeAs(h, forSocket, ip)
+}
+
+// placeAs makes h's place one of kind and of ip's.
+func (s *Server) placeAs(h *handshake, kind placeKind, ip netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() || h.gaveUp() { // and has given its place back
+		return errGoingDown
+	}
+	return s.takePlace(&h.place, kind, ip)
+}
+
+// takePlace makes p one of kind and of ip's, which is invalid when it isn't known. It
+// is called with mu held, as what follows.
+func (s *Server) takePlace(p *place, kind placeKind, ip netip.Addr) error {
+	if p.kind == kind {
+		return s.countClient(p, ip)
+	}
+	most, full := orDefault(s.MaxConns, math.MaxInt, math.MaxInt), errTooMany
+	if kind == forPages {
+		most, full = orDefault(s.MaxHTTPConns, defaultMaxHTTPConns, math.MaxInt), errTooManyPlain
+	}
+	if s.places[kind] >= most {
+		return full
+	}
+	taken := place{kind: kind}
+	if err := s.countClient(&taken, ip); err != nil {
 		return err
 	}
-	h.place, h.client = true, cl
-	s.active++
+	s.places[kind]++
+	s.dropPlace(p)
+	*p = taken
 	return nil
 }
 
-// takePlainPlace counts a socket of plain HTTP in. It is called with mu held.
-func (s *Server) takePlainPlace(h *handshake, ip netip.Addr) error {
-	if most := orDefault(s.MaxHTTPConns, defaultMaxHTTPConns, math.MaxInt); s.plainActive >= most {
-		return errTooManyPlain
-	}
-	p := new(plainPlace)
-	if err := s.countPlain(p, ip); err != nil {
-		return err
-	}
-	h.plain = p
-	s.plainActive++
-	return nil
-}
-
-// countPlain counts a socket of plain HTTP as one of ip's. It is called with mu held.
-func (s *Server) countPlain(p *plainPlace, ip netip.Addr) error {
-	cl := s.clientOf(ip)
-	if cl == nil {
-		return nil
-	}
-	if cl.plain >= s.MaxConnsPerIP {
-		return errTooManyOf(cl.ip)
-	}
-	cl.plain++
-	p.client = cl
-	return nil
-}
-
-// clientOf returns the entry of ip's, a new one if need be, or nil where it
-// doesn't count. It is called with mu held.
-func (s *Server) clientOf(ip netip.Addr) *client {
-	if s.MaxConnsPerIP <= 0 || !ip.IsValid() {
+// countClient makes p one of ip's, unless it is somebody's already.
+func (s *Server) countClient(p *place, ip netip.Addr) error {
+	if p.client != nil || s.MaxConnsPerIP <= 0 || !ip.IsValid() {
 		return nil
 	}
 	ip = ip.Unmap().WithZone("")
@@ -172,109 +183,57 @@ func (s *Server) clientOf(ip netip.Addr) *client {
 		cl = &client{ip: ip}
 		s.clients[ip] = cl
 	}
-	return cl
-}
-
-func errTooManyOf(ip netip.Addr) error {
-	return refuse(http.StatusTooManyRequests, "too many connections from %v (Server.MaxConnsPerIP)", ip)
-}
-
-// countClient counts a connection of ip's in. It is called with mu held.
-func (s *Server) countClient(ip netip.Addr) (*client, error) {
-	cl := s.clientOf(ip)
-	if cl == nil {
-		return nil, nil
+	if cl.n[p.kind] >= s.MaxConnsPerIP {
+		return refuse(http.StatusTooManyRequests, "too many connections from %v (Server.MaxConnsPerIP)", ip)
 	}
-	if cl.n >= s.MaxConnsPerIP {
-		return nil, errTooManyOf(cl.ip)
-	}
-	cl.n++
-	return cl, nil
-}
-
-// forgetClient drops the entry of a client that has nothing left. It is called
-// with mu held.
-func (s *Server) forgetClient(cl *client) {
-	if cl.n == 0 && cl.plain == 0 {
-		delete(s.clients, cl.ip)
-	}
-}
-
-// release counts a connection out.
-func (s *Server) release(cl *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dropPlace(cl)
-}
-
-func (s *Server) dropPlace(cl *client) {
-	if cl != nil {
-		cl.n--
-		s.forgetClient(cl)
-	}
-	s.active--
-	s.checkIdle()
-}
-
-// dropPlain counts a socket of plain HTTP out. It is called with mu held.
-func (s *Server) dropPlain(p *plainPlace) {
-	if p.client != nil {
-		p.client.plain--
-		s.forgetClient(p.client)
-	}
-	s.plainActive--
-}
-
-// identify counts in the client that sent the request, where that wasn't known
-// when it was accepted.
-func (s *Server) identify(h *handshake) error {
-	var ip netip.Addr
-	if s.ClientIP != nil {
-		ip = s.ClientIP(h.r)
-	} else {
-		ip = hostIP(h.remote)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case h.out: // given up meanwhile
-		return errGoingDown
-	case h.plain != nil && h.plain.over != nil: // there may be room by now
-		if err := s.takePlace(h, ip); err != nil {
-			return h.plain.over
-		}
-		s.dropPlain(h.plain)
-		h.plain = nil
-	case h.client == nil:
-		cl, err := s.countClient(ip)
-		h.client = cl
-		return err
-	}
+	cl.n[p.kind]++
+	p.client = cl
 	return nil
 }
 
-// register brings the connection of h's among the others.
+// dropPlace gives p back, if it is one.
+func (s *Server) dropPlace(p *place) {
+	if p.kind == noPlace {
+		return
+	}
+	if cl := p.client; cl != nil {
+		if cl.n[p.kind]--; cl.n == [placeKinds]int{} {
+			delete(s.clients, cl.ip)
+		}
+	}
+	s.places[p.kind]--
+	*p = place{}
+	s.checkIdle()
+}
+
+// register brings the connection of h's among the others. The place is its own from
+// here on.
 func (s *Server) register(h *handshake, c *Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
 		return errGoingDown
 	}
-	if h.client != nil {
-		c.details().client = h.client // c.mu is held
+	if h.place.client != nil {
+		c.details().client = h.place.client // c.mu is held
 	}
+	h.place = place{}
 	s.reg.add(c)
 	delete(s.handshakes, h)
 	h.conn = c
 	return nil
 }
 
-// passOn leaves what was counted for h to its connection.
-func (s *Server) passOn(h *handshake) {
-	s.freeSlot(h)
+// leave counts a connection out whose handler has returned. Who ended it may
+// still be about to take it off the registry.
+func (s *Server) leave(c *Conn) {
+	if c.connState() == stateClosed {
+		s.reg.remove(c)
+	}
+	p := place{forSocket, c.known().client}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.place, h.client, h.out = false, nil, true
+	s.dropPlace(&p)
 }
 
 // giveBack counts h out, once.
@@ -282,15 +241,7 @@ func (s *Server) giveBack(h *handshake) {
 	s.freeSlot(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.out = true
-	if h.place {
-		h.place = false
-		s.dropPlace(h.client)
-	}
-	if h.plain != nil {
-		s.dropPlain(h.plain)
-		h.plain = nil
-	}
+	s.dropPlace(&h.place)
 }
 
 func (s *Server) freeSlot(h *handshake) {
@@ -315,7 +266,7 @@ func (s *Server) checkIdle() {
 	}
 }
 
-func (s *Server) isIdle() bool { return s.active == 0 && len(s.handshakes) == 0 }
+func (s *Server) isIdle() bool { return s.places[forSocket] == 0 && len(s.handshakes) == 0 }
 
 // bound holds a socket that isn't the loop's to HandshakeTimeout. A net.Conn of the
 // application's may have no deadlines, as a channel of SSH: a timer cuts it.
@@ -333,9 +284,10 @@ const maxRefusals = 64
 // MaxHandshakes: a silent crowd would keep those from others. Few get an
 // answer, which over TLS they have to shake hands for; the rest are closed.
 func (s *Server) turnAway(h *handshake, err error) {
-	if s.refusing.Add(1) > maxRefusals {
+	if s.refusing.Add(1) > maxRefusals || err == errShutdown {
 		s.refusing.Add(-1)
 		s.note(h.remote, err)
+		s.giveBack(h)
 		s.reg.cutConn(h.nc)
 		s.forget(h)
 		return
@@ -354,32 +306,9 @@ func (s *Server) turnAway(h *handshake, err error) {
 	}()
 }
 
-// serve is the life of an accepted socket on a goroutine.
+// serve is the life of a socket on a goroutine.
 func (s *Server) serve(h *handshake) {
-	c, _ := h.guard(func() (*Conn, error) {
-		h.start()
-		return h.read()
-	})
-	if c != nil {
-		s.run(c, h.r)
-	}
-}
-
-// serveUpgrade is serve for a request that net/http has read.
-func (s *Server) serveUpgrade(w http.ResponseWriter, r *http.Request) {
-	h := newHandshakeHTTP(&s.reg, s, w, r)
-	c, _ := h.guard(func() (*Conn, error) {
-		h.start()
-		err := s.admit(h)
-		if err == nil {
-			err = s.awaitSlot(h)
-		}
-		if err != nil {
-			return nil, h.end(err, nil)
-		}
-		return h.decide()
-	})
-	if c != nil {
+	if c, _ := h.serve(); c != nil {
 		s.run(c, h.r)
 	}
 }

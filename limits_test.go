@@ -130,7 +130,7 @@ func TestMaxConns(t *testing.T) {
 			eventually(t, "there is room again", func() bool { // behind the handler, which comes behind Open
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				return s.active == 1
+				return s.places[forSocket] == 1
 			})
 			third := dial()
 			third.handshake()
@@ -239,8 +239,8 @@ func TestMaxConnsPerIP(t *testing.T) {
 			p.nc.Close()
 		}
 		synctest.Wait()
-		if n := len(s.clients); n != 0 || s.active != 0 {
-			t.Errorf("with all connections closed %d clients and %d connections are counted, want none", n, s.active)
+		if n := len(s.clients); n != 0 || s.places[forSocket] != 0 {
+			t.Errorf("with all connections closed %d clients and %d connections are counted, want none", n, s.places[forSocket])
 		}
 		ln.dialFrom(t, "192.0.2.1:2000").handshake()
 	})
@@ -250,9 +250,10 @@ func TestMaxConnsPerIP(t *testing.T) {
 func TestClientIsOneInEveryForm(t *testing.T) {
 	s := &Server{MaxConnsPerIP: 1}
 	for i, ip := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::2%eth0"} {
-		cl, err := s.countClient(netip.MustParseAddr(ip))
-		if again := i%2 == 1; again != (err != nil) || again != (cl == nil) {
-			t.Errorf("%s: counted as %v, %v; want it refused: %t", ip, cl, err, again)
+		p := place{kind: forSocket}
+		err := s.countClient(&p, netip.MustParseAddr(ip))
+		if again := i%2 == 1; again != (err != nil) || again != (p.client == nil) {
+			t.Errorf("%s: counted as %v, %v; want it refused: %t", ip, p.client, err, again)
 		}
 	}
 }
@@ -370,9 +371,9 @@ func TestHandshakeCallbackPanics(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Second)
-				if got := s.Stats(); got.Panics != 2 || got.Refused[500] != 2 || got.Handshaking != 0 || s.active != 0 {
+				if got := s.Stats(); got.Panics != 2 || got.Refused[500] != 2 || got.Handshaking != 0 || s.places[forSocket] != 0 {
 					t.Errorf("panics %d, refused with 500 %d, in handshake %d, counted %d; want 2, 2, 0, 0",
-						got.Panics, got.Refused[500], got.Handshaking, s.active)
+						got.Panics, got.Refused[500], got.Handshaking, s.places[forSocket])
 				}
 				if got := book.all(); len(got) != 1 || !strings.Contains(got[0], "boom") || !strings.Contains(got[0], "limits_test.go") {
 					t.Errorf("the log says %q, want one line with the panic and its stack", got)

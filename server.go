@@ -108,19 +108,18 @@ type Server struct {
 	refusing atomic.Int32  // sockets that are being turned away
 	waiting  atomic.Int32  // handshakes that wait for a slot
 
-	mu          sync.Mutex // guards what follows
-	listeners   map[*listening]struct{}
-	handshakes  map[*handshake]struct{} // under way, or being refused
-	clients     map[netip.Addr]*client  // that have a connection, for MaxConnsPerIP
-	plain       *http.Server
-	plainQueue  chanListener
-	plainConns  map[*plainConn]struct{}
-	plainActive int           // sockets that hold a place in MaxHTTPConns
-	active      int           // connections whose handler hasn't returned, and handshakes that have a place
-	idle        chan struct{} // closed when nothing is left while shutting down
-	stopping    atomic.Bool   // Shutdown or Close was called; written under mu
-	closed      bool          // Close was called
-	onShutdown  []func()
+	mu         sync.Mutex // guards what follows
+	listeners  map[*listening]struct{}
+	handshakes map[*handshake]struct{} // under way, or being refused
+	clients    map[netip.Addr]*client  // that have a connection, for MaxConnsPerIP
+	plain      *http.Server
+	plainQueue chanListener
+	plainConns map[*plainConn]struct{}
+	places     [placeKinds]int // that are taken
+	idle       chan struct{}   // closed when nothing is left while shutting down
+	stopping   atomic.Bool     // Shutdown or Close was called; written under mu
+	closed     bool            // Close was called
+	onShutdown []func()
 }
 
 // listening is a listener that is served. Tables are keyed by its address, since
@@ -303,17 +302,23 @@ func (s *Server) logAccept(err error, wait time.Duration) time.Duration {
 	return wait
 }
 
-// accepted begins the handshake on a socket, when there is a slot for it.
+// accepted begins the handshake on a socket.
 func (s *Server) accepted(nc net.Conn, noKeepAlive bool) {
+	if h := s.begin(nc, noKeepAlive); h != nil {
+		go s.serve(h)
+	}
+}
+
+// begin returns the handshake of a socket, when there is a slot for it, or nil for
+// one that is turned away.
+func (s *Server) begin(nc net.Conn, noKeepAlive bool) *handshake {
 	h := newHandshake(&s.reg, s, nc)
 	h.noKeepAlive = noKeepAlive
 	if err := s.admit(h); err != nil {
 		s.turnAway(h, err)
-	} else if !s.takeSlot(h) {
-		h.end(errShutdown, nil)
-	} else {
-		go s.serve(h)
+		return nil
 	}
+	return h
 }
 
 // temporary reports whether Accept may succeed later: descriptors or memory
@@ -359,15 +364,6 @@ func (s *Server) untrack(ln *listening) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
-}
-
-// leave counts a connection out whose handler has returned. Who ended it may
-// still be about to take it off the registry.
-func (s *Server) leave(c *Conn) {
-	if c.connState() == stateClosed {
-		s.reg.remove(c)
-	}
-	s.release(c.known().client)
 }
 
 // run serves c by the handler, and counts it out when that has returned, or was
@@ -433,7 +429,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.servePage(w, r.WithContext(context.WithValue(r.Context(), plainKey{s}, true)))
 		return
 	}
-	s.serveUpgrade(w, r)
+	s.serve(newHandshakeHTTP(&s.reg, s, w, r))
 }
 
 func (s *Server) shutdownCode() CloseCode {

@@ -104,26 +104,17 @@ func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bo
 	return true
 }
 
-// acceptedOnLoop begins the handshake on a socket, when there is a slot for it.
+// acceptedOnLoop has the loop serve the handshake of a socket.
 func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 	if s.Upgrader.pingInterval() <= 0 || s.Upgrader.pongTimeout() <= 0 {
 		nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) // nobody else finds the dead
 	}
-	h := newHandshake(&s.reg, s, nc)
-	h.noKeepAlive = true
-	if err := s.admit(h); err != nil {
-		s.turnAway(h, err)
+	h := s.begin(nc, true)
+	if h == nil {
 		return
 	}
-	if !s.takeSlot(h) {
-		h.end(errShutdown, nil)
-		return
-	}
-	_, err := h.guard(func() (*Conn, error) {
-		h.start()
-		return nil, nc.Serve(h)
-	})
-	if err != nil {
+	h.start()
+	if err := nc.Serve(h); err != nil {
 		h.end(err, nil)
 		return
 	}

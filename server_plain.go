@@ -9,7 +9,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -59,7 +58,7 @@ type plainKey struct{ s *Server }
 // routePlain.
 func (h *handshake) leaveToHTTP() error {
 	s := h.s
-	if err := s.placePlain(h); err != nil {
+	if err := s.placeAs(h, forPages, s.socketIP(h)); err != nil {
 		return h.end(err, nil)
 	}
 	if !h.claim() {
@@ -94,31 +93,11 @@ func (h *handshake) leaveToHTTP() error {
 	return nil
 }
 
-// placePlain sees to it that h has a place among the sockets of plain HTTP.
-func (s *Server) placePlain(h *handshake) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping.Load() {
-		return errGoingDown
-	}
-	var ip netip.Addr
-	if s.MaxConnsPerIP > 0 && s.ClientIP == nil {
-		ip = hostIP(h.remote)
-	}
-	switch {
-	case h.plain == nil:
-		return s.takePlainPlace(h, ip)
-	case h.plain.client == nil: // whom a proxy has named since
-		return s.countPlain(h.plain, ip)
-	}
-	return nil
-}
-
 // enterPlain moves h's socket from the handshakes to net/http's, unless Close
 // was called.
 func (s *Server) enterPlain(h *handshake, pc *plainConn) (chanListener, bool) {
 	s.mu.Lock()
-	pc.place, h.plain = h.plain, nil
+	pc.place, h.place = h.place, place{}
 	if s.plainConns == nil {
 		s.plainConns = make(map[*plainConn]struct{})
 	}
@@ -201,7 +180,7 @@ func (s *Server) routePlain(w http.ResponseWriter, r *http.Request) {
 		r.TLS = &state
 	}
 	if !s.isPage(r) {
-		s.serveUpgrade(w, r)
+		s.serve(newHandshakeHTTP(&s.reg, s, w, r))
 		return
 	}
 	if r.ContentLength != 0 && s.template().ReadTimeout == 0 {
@@ -287,7 +266,7 @@ type plainConn struct {
 	trace        *connTrace // until it is upgraded after all
 	writeTimeout time.Duration
 	deadline     atomic.Bool // the handler has set one for its writes
-	place        *plainPlace // guarded by Server.mu; nil once it was given back
+	place        place       // guarded by Server.mu
 }
 
 func (pc *plainConn) Read(p []byte) (int, error) {
@@ -351,10 +330,7 @@ func (pc *plainConn) Close() error {
 func (pc *plainConn) release() *connTrace {
 	pc.s.mu.Lock()
 	defer pc.s.mu.Unlock()
-	if pc.place != nil {
-		pc.s.dropPlain(pc.place)
-		pc.place = nil
-	}
+	pc.s.dropPlace(&pc.place)
 	delete(pc.s.plainConns, pc)
 	t := pc.trace
 	pc.trace = nil

@@ -150,8 +150,8 @@ func TestMaxHTTPConns(t *testing.T) {
 			kept = append(kept, p)
 		}
 		synctest.Wait()
-		if got := s.Stats(); got.HTTP != 5 || s.plainActive != 5 || s.active != 0 {
-			t.Errorf("%d sockets of HTTP in Stats, %d places of HTTP and %d of WebSockets taken; want 5, 5, 0", got.HTTP, s.plainActive, s.active)
+		if got := s.Stats(); got.HTTP != 5 || s.places[forPages] != 5 || s.places[forSocket] != 0 {
+			t.Errorf("%d sockets of HTTP in Stats, %d places of HTTP and %d of WebSockets taken; want 5, 5, 0", got.HTTP, s.places[forPages], s.places[forSocket])
 		}
 		for _, p := range kept {
 			p.nc.Close()
@@ -191,7 +191,7 @@ func TestPagesWhileFull(t *testing.T) {
 			waiting := dial() // while it is full
 			eventually(t, "it is in its handshake", func() bool { return s.Stats().Handshaking == 1 })
 			open.closeWith(CloseNormal, "")
-			eventually(t, "there is room", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.active == 0 })
+			eventually(t, "there is room", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.places[forSocket] == 0 })
 			waiting.handshake()
 			waiting.closeWith(CloseNormal, "")
 			eventually(t, "nothing is left", s.isAtRest)

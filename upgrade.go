@@ -231,10 +231,7 @@ func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 	reg := standalone(u)
 	defer reg.settle()
 	h := newHandshake(reg, nil, nc)
-	c, err := h.guard(func() (*Conn, error) {
-		h.start()
-		return h.read()
-	})
+	c, err := h.serve()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -391,11 +388,7 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	reg := standalone(u)
 	defer reg.settle()
-	h := newHandshakeHTTP(reg, nil, w, r)
-	return h.guard(func() (*Conn, error) {
-		h.start()
-		return h.decide()
-	})
+	return newHandshakeHTTP(reg, nil, w, r).serve()
 }
 
 // takeOver takes the connection from net/http, with the bytes that it had read.
