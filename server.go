@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -139,39 +140,34 @@ func ListenAndServe(addr string, h Handler) error {
 // ListenAndServe listens on Addr and serves until Shutdown or Close; then it
 // returns ErrServerClosed at once, while Shutdown still waits.
 func (s *Server) ListenAndServe() error {
-	addr := s.Addr
-	if addr == "" {
-		addr = ":http"
-	}
-	ln, err := s.listen(addr)
+	l, err := s.listen(":http")
 	if err != nil {
 		return err
 	}
-	return s.serveListener(&listening{ln, s.pings()})
+	return s.serveListener(l)
 }
 
 // ListenAndServeTLS is ListenAndServe over TLS. The files, in PEM, may be ""
 // when TLSConfig has a certificate.
 func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
-	addr := s.Addr
-	if addr == "" {
-		addr = ":https"
-	}
-	ln, err := s.listen(addr)
+	l, err := s.listen(":https")
 	if err != nil {
 		return err
 	}
-	return s.serveTLS(&listening{ln, s.pings()}, certFile, keyFile)
+	return s.serveTLS(l, certFile, keyFile)
 }
 
 // listen leaves TCP's own keep-alive off where ours finds the dead peers: it
 // costs three system calls at each accept, and sees a host, not a peer.
-func (s *Server) listen(addr string) (net.Listener, error) {
+func (s *Server) listen(standard string) (*listening, error) {
+	l := &listening{noKeepAlive: s.pings()}
 	var lc net.ListenConfig
-	if s.pings() {
+	if l.noKeepAlive {
 		lc.KeepAlive = -1
 	}
-	return lc.Listen(context.Background(), "tcp", addr)
+	var err error
+	l.Listener, err = lc.Listen(context.Background(), "tcp", cmp.Or(s.Addr, standard))
+	return l, err
 }
 
 // pings reports whether the keep-alive of WebSocket finds dead peers.

@@ -106,7 +106,7 @@ func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bo
 
 // acceptedOnLoop has the loop serve the handshake of a socket.
 func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
-	if s.Upgrader.pingInterval() <= 0 || s.Upgrader.pongTimeout() <= 0 {
+	if !s.pings() {
 		nc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) // nobody else finds the dead
 	}
 	h := s.begin(nc, true)
