@@ -281,21 +281,28 @@ func (s *Server) serveListener(ln *listening) error {
 			s.accepted(nc, ln.noKeepAlive)
 			continue
 		}
-		if !temporary(err) {
+		if err := s.backOff(err, &wait); err != nil {
 			return err
-		}
-		if wait = s.logAccept(err, wait); !s.sleep(wait) {
-			return ErrServerClosed
 		}
 	}
 }
 
-// logAccept logs that Accept has failed, and returns how long to wait when it was
-// so long the last time.
-func (s *Server) logAccept(err error, wait time.Duration) time.Duration {
-	wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-	s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", wait)
-	return wait
+// backOff waits behind an Accept that has failed, for twice as long as the last time.
+// It returns an error where another try is of no use.
+func (s *Server) backOff(err error, wait *time.Duration) error {
+	if !temporary(err) {
+		return err
+	}
+	*wait = min(max(2**wait, 5*time.Millisecond), time.Second)
+	s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", *wait)
+	t := time.NewTimer(*wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-s.stopped:
+		return ErrServerClosed
+	}
 }
 
 // accepted begins the handshake on a socket.
@@ -329,18 +336,6 @@ func temporary(err error) bool {
 	}
 	var ne interface{ Temporary() bool }
 	return errors.As(err, &ne) && ne.Temporary()
-}
-
-// sleep reports whether the server is still to serve after d.
-func (s *Server) sleep(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.stopped:
-		return false
-	}
 }
 
 func (s *Server) track(ln *listening) bool {

@@ -83,22 +83,20 @@ func (s *Server) acceptOnLoop(a *netloop.Listener, failed chan<- error) (more bo
 			return false
 		}
 		nc, err := a.Accept()
-		switch {
-		case err == nil:
+		if err == netloop.ErrWait {
+			return false
+		}
+		if err == nil {
 			wait = 0
 			s.acceptedOnLoop(nc)
-		case err == netloop.ErrWait:
-			return false
-		case !temporary(err):
+			continue
+		}
+		if err := s.backOff(err, &wait); err != nil {
 			select {
 			case failed <- err:
 			default:
 			}
 			return false
-		default:
-			if wait = s.logAccept(err, wait); !s.sleep(wait) {
-				return false
-			}
 		}
 	}
 	return true
