@@ -99,9 +99,6 @@ func (s *Server) count(h *handshake) error {
 	if s.closed {
 		return errShutdown
 	}
-	if s.handshakes == nil {
-		s.handshakes = make(map[*handshake]struct{})
-	}
 	s.handshakes[h] = struct{}{}
 	if s.stopping.Load() {
 		return errGoingDown
@@ -177,9 +174,6 @@ func (s *Server) countClient(p *place, ip netip.Addr) error {
 	}
 	cl := s.clients[ip]
 	if cl == nil {
-		if s.clients == nil {
-			s.clients = make(map[netip.Addr]*client)
-		}
 		cl = &client{ip: ip}
 		s.clients[ip] = cl
 	}

@@ -249,6 +249,7 @@ func TestMaxConnsPerIP(t *testing.T) {
 // An application's ClientIP may name one address in several forms.
 func TestClientIsOneInEveryForm(t *testing.T) {
 	s := &Server{MaxConnsPerIP: 1}
+	s.init()
 	for i, ip := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::2%eth0"} {
 		p := place{kind: forSocket}
 		err := s.countClient(&p, netip.MustParseAddr(ip))

@@ -114,7 +114,7 @@ type Server struct {
 	handshakes map[*handshake]struct{} // under way, or being refused
 	clients    map[netip.Addr]*client  // that have a connection, for MaxConnsPerIP
 	plain      *http.Server
-	plainQueue chanListener
+	plainQueue chan net.Conn
 	plainConns map[*plainConn]struct{}
 	places     [placeKinds]int // that are taken
 	idle       chan struct{}   // closed when nothing is left while shutting down
@@ -235,6 +235,11 @@ func (s *Server) init() {
 		s.reg.log.to = s.ErrorLog
 		s.reg.done = s.leave
 		s.stopped = make(chan struct{})
+		s.listeners = make(map[*listening]struct{})
+		s.handshakes = make(map[*handshake]struct{})
+		s.clients = make(map[netip.Addr]*client)
+		s.plainConns = make(map[*plainConn]struct{})
+		s.plainQueue = make(chan net.Conn)
 		if s.MaxHandshakes > 0 {
 			s.slots = make(chan struct{}, s.MaxHandshakes)
 		}
@@ -343,9 +348,6 @@ func (s *Server) track(ln *listening) bool {
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
 		return false
-	}
-	if s.listeners == nil {
-		s.listeners = make(map[*listening]struct{})
 	}
 	s.listeners[ln] = struct{}{}
 	return true

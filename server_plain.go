@@ -17,28 +17,20 @@ import (
 	"github.com/rawws/websocket/internal/httphead"
 )
 
-// A chanListener gives net/http the sockets whose request was for it.
-type chanListener struct {
-	conns chan net.Conn
-	done  <-chan struct{}
-	close func()
-}
+// A plainListener gives net/http the sockets whose request was for it.
+type plainListener struct{ s *Server }
 
-func (l chanListener) Accept() (net.Conn, error) {
+func (l plainListener) Accept() (net.Conn, error) {
 	select {
-	case nc := <-l.conns:
+	case nc := <-l.s.plainQueue:
 		return nc, nil
-	case <-l.done:
+	case <-l.s.stopped:
 		return nil, net.ErrClosed
 	}
 }
 
-func (l chanListener) Close() error {
-	l.close()
-	return nil
-}
-
-func (l chanListener) Addr() net.Addr { return plainAddr{} }
+func (l plainListener) Close() error   { return nil }
+func (l plainListener) Addr() net.Addr { return plainAddr{} }
 
 type plainAddr struct{}
 
@@ -73,21 +65,20 @@ func (h *handshake) leaveToHTTP() error {
 	}
 	// An empty line before the request, which we let pass, net/http wouldn't.
 	head := bytes.Clone(bytes.TrimPrefix(h.in.b[:h.in.w], []byte("\r\n")))
-	pc := &plainConn{Conn: h.nc, from: h.from, s: s, head: head, trace: h.trace}
+	pc := &plainConn{Conn: h.nc, from: h.from, s: s, head: head, trace: h.trace, writeTimeout: s.plainWriteTimeout()}
 	free(&h.in)
 	h.trace.plain()
 	h.nc.SetDeadline(time.Time{})
 	if h.noKeepAlive {
 		keepAliveTCP(h.nc)
 	}
-	queue, ok := s.enterPlain(h, pc)
-	if !ok {
+	if !s.enterPlain(h, pc) {
 		s.reg.cutConn(pc)
 		return errShutdown
 	}
 	select {
-	case queue.conns <- pc:
-	case <-queue.done: // net/http has stopped accepting
+	case s.plainQueue <- pc:
+	case <-s.stopped:
 		pc.Close()
 	}
 	return nil
@@ -95,29 +86,19 @@ func (h *handshake) leaveToHTTP() error {
 
 // enterPlain moves h's socket from the handshakes to net/http's, unless Close
 // was called.
-func (s *Server) enterPlain(h *handshake, pc *plainConn) (chanListener, bool) {
+func (s *Server) enterPlain(h *handshake, pc *plainConn) bool {
+	s.freeSlot(h)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	pc.place, h.place = h.place, place{}
-	if s.plainConns == nil {
-		s.plainConns = make(map[*plainConn]struct{})
-	}
 	s.plainConns[pc] = struct{}{}
+	delete(s.handshakes, h)
+	s.checkIdle()
 	if s.plain == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		s.plainQueue = chanListener{make(chan net.Conn), ctx.Done(), cancel}
 		s.plain = s.newPlainServer()
-		if s.stopping.Load() {
-			cancel()
-		} else {
-			go s.plain.Serve(s.plainQueue)
-		}
+		go s.plain.Serve(plainListener{s})
 	}
-	queue, ok := s.plainQueue, !s.closed
-	pc.writeTimeout = s.plainWriteTimeout()
-	s.mu.Unlock()
-	s.giveBack(h)
-	s.forget(h)
-	return queue, ok
+	return !s.closed
 }
 
 // newPlainServer makes the server of plain HTTP, by the application's settings.
@@ -248,10 +229,7 @@ func (b *patientBody) Read(p []byte) (int, error) {
 
 // keepAliveTCP has the system find dead clients: plain HTTP has no pings.
 func keepAliveTCP(nc net.Conn) {
-	if tc, ok := nc.(*tls.Conn); ok {
-		nc = tc.NetConn()
-	}
-	if tc, ok := nc.(*net.TCPConn); ok {
+	if tc, ok := innermost(nc).(*net.TCPConn); ok {
 		tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
 	}
 }
@@ -314,9 +292,7 @@ func (pc *plainConn) RemoteAddr() net.Addr {
 
 // CloseWrite lets net/http's last answer arrive before a reset can destroy it.
 func (pc *plainConn) CloseWrite() error {
-	if cw, ok := pc.Conn.(closeWriter); ok {
-		return cw.CloseWrite()
-	}
+	closeSending(pc.Conn)
 	return nil
 }
 
