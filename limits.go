@@ -96,7 +96,7 @@ func (s *Server) count(h *handshake) error {
 	ip := s.socketIP(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed.Load() {
 		return errShutdown
 	}
 	s.handshakes[h] = struct{}{}

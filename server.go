@@ -119,7 +119,7 @@ type Server struct {
 	places     [placeKinds]int // that are taken
 	idle       chan struct{}   // closed when nothing is left while shutting down
 	stopping   atomic.Bool     // Shutdown or Close was called; written under mu
-	closed     bool            // Close was called
+	closed     atomic.Bool     // Close was called; written under mu
 	onShutdown []func()
 }
 
@@ -362,7 +362,7 @@ func (s *Server) untrack(ln *listening) {
 // run serves c by the handler, and counts it out when that has returned, or was
 // left by runtime.Goexit.
 func (s *Server) run(c *Conn, r *http.Request) {
-	if s.isClosed() { // and has cut c, before its handler began
+	if s.closed.Load() { // and has cut c, before its handler began
 		c.unserved()
 		s.leave(c)
 		return
@@ -386,12 +386,6 @@ func (s *Server) run(c *Conn, r *http.Request) {
 		c.Close(CloseNormal, "")
 	}
 	c.awaitEnd()
-}
-
-func (s *Server) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 // handlerOf returns the Handler that serves c.
@@ -571,7 +565,7 @@ func (s *Server) Close() error {
 	s.init()
 	_, plain := s.stop()
 	s.mu.Lock()
-	s.closed = true
+	s.closed.Store(true)
 	handshakes, plainConns := slices.Collect(maps.Keys(s.handshakes)), slices.Collect(maps.Keys(s.plainConns))
 	s.mu.Unlock()
 	for _, h := range handshakes {

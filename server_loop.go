@@ -272,7 +272,7 @@ func (h *handshake) gaveUp() bool {
 
 // beginOnLoop goes on with a connection whose handshake the loop has served.
 func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netloop.Worker) (more bool) {
-	if s.isClosed() { // and has cut c, before its handler began
+	if s.closed.Load() { // and has cut c, before its handler began
 		nc.Done()
 		s.leave(c)
 		return false

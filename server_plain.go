@@ -98,7 +98,7 @@ func (s *Server) enterPlain(h *handshake, pc *plainConn) bool {
 		s.plain = s.newPlainServer()
 		go s.plain.Serve(plainListener{s})
 	}
-	return !s.closed
+	return !s.closed.Load()
 }
 
 // newPlainServer makes the server of plain HTTP, by the application's settings.
