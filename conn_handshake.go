@@ -57,7 +57,7 @@ type handshake struct {
 	proxied     bool // that header is to come
 	noKeepAlive bool // TCP's own keep-alive was left off
 	ready       bool // the loop's Ready runs
-	lingers     bool // the answer is out, and the loop closes behind it
+	stays       bool // the loop goes on with the socket behind it
 
 	phase  handshakePhase // guarded by mu, as what follows
 	mu     sync.Mutex     // never held over a call that waits
@@ -480,7 +480,7 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)
 		defer func() {
-			if !h.lingers { // else it is found until it is closed
+			if outside || !h.stays { // else lingerer does, when it is closed
 				h.s.forget(h)
 			}
 		}()

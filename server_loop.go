@@ -143,37 +143,30 @@ func (h *handshake) isLate() bool {
 
 // Ready reads the request as far as it has come, and answers it when it is whole.
 func (h *handshake) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
-	served := false
-	h.ready = true
-	defer func() {
+	h.ready, h.stays = true, false
+	defer func() { // also when a callback has called runtime.Goexit
 		h.ready = false
 		if !h.showsRequest() {
 			h.r = nil // its memory is the worker's
 		}
-		if !served { // also when a callback has called runtime.Goexit
-			h.leaveLoop(s)
+		if !h.stays {
+			s.Done()
 		}
 	}()
 	c, err := h.guard(func() (*Conn, error) { return h.readOnLoop(s, w) })
 	switch {
 	case err == netloop.ErrWait:
-		served = true
-	case c != nil && c.sock != nil:
-		served = true
-		return h.s.beginOnLoop(c, h, s, w)
-	case c != nil:
+		h.stays = true
+	case c == nil:
+	case c.sock == nil:
 		go h.s.run(c, h.r)
+	case h.s.closed.Load(): // and has cut c, before its handler began
+		h.s.leave(c)
+	default:
+		h.stays = true
+		return (&opener{c, h.r}).Ready(s, w)
 	}
 	return false
-}
-
-// leaveLoop ends the loop's part: the socket is closed, given away, or lingers.
-func (h *handshake) leaveLoop(s *netloop.Socket) {
-	if h.lingers {
-		s.Become(&lingerer{h, lingerBytes})
-		return
-	}
-	s.Done()
 }
 
 // readOnLoop reads into the worker's buffer; what is in it when nothing more comes
@@ -189,16 +182,15 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 	}
 	for {
 		n, err := s.TryRead(h.room())
+		if err == netloop.ErrWait && h.isLate() {
+			err = os.ErrDeadlineExceeded
+		}
 		if err == netloop.ErrWait {
 			h.keep()
-			if h.isLate() {
-				return nil, h.end(fmt.Errorf("websocket: handshake: %w", os.ErrDeadlineExceeded), nil)
-			}
 			return nil, err
 		}
 		whole, err := h.received(n, err, memory)
 		if err != nil {
-			h.keep()
 			return nil, h.end(err, nil)
 		}
 		if whole {
@@ -268,16 +260,6 @@ func (h *handshake) gaveUp() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.phase == phaseEnded
-}
-
-// beginOnLoop goes on with a connection whose handshake the loop has served.
-func (s *Server) beginOnLoop(c *Conn, h *handshake, nc *netloop.Socket, w *netloop.Worker) (more bool) {
-	if s.closed.Load() { // and has cut c, before its handler began
-		nc.Done()
-		s.leave(c)
-		return false
-	}
-	return (&opener{c, h.r}).Ready(nc, w)
 }
 
 // A lingerer closes the socket of a handshake, on the loop, as linger does.

@@ -310,7 +310,8 @@ func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.
 	}
 	h.reg.writeAnswer(h.nc, answer, h.deadline)
 	beginLinger(h.sock, time.Now().Add(lingerTime))
-	h.lingers = true
+	h.sock.Become(&lingerer{h, lingerBytes})
+	h.stays = true
 }
 
 // withDate returns h with the time, which an answer of 400 and more carries
