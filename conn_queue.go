@@ -224,11 +224,18 @@ func (c *Conn) dropQueue() {
 	}
 }
 
-// reset empties the queue, but for what is being written.
+// reset empties the queue, but for what is being written. A connection that is closed
+// for being slow may stay for a while, and a queue that had many may be in a pool.
 func (q *sendQueue) reset() {
 	clear(q.messages)
 	q.messages, q.head, q.size, q.credit = q.messages[:0], 0, 0, 0
+	if cap(q.messages) > keptMessages {
+		q.messages = nil
+	}
 }
+
+// keptMessages bounds the memory of an empty queue, to 16 KiB.
+const keptMessages = 1 << 10
 
 // hasQueued reports whether something is to go out before a close frame.
 func (c *Conn) hasQueued() bool {

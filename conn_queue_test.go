@@ -122,6 +122,9 @@ func TestQueueOfSmallMessages(t *testing.T) {
 		if held := 16*cap(q.messages) + n*len(m.frame); held > 2*limit {
 			t.Errorf("%d messages of %d bytes take %d; want at most %d", n, size, held, 2*limit)
 		}
+		if c.dropQueue(); 16*cap(q.messages) > 16<<10 {
+			t.Errorf("a queue of %d messages that was dropped holds %d bytes; want at most 16 KiB", n, 16*cap(q.messages))
+		}
 		go c.CloseNow()
 		p.nc.Close()
 		c.unlockWrite()
