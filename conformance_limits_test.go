@@ -128,6 +128,29 @@ func TestMemoryAhead(t *testing.T) {
 	}
 }
 
+// Half a message of 64 KiB holds no buffer to read into beside the one for it.
+func TestMemoryOfHalfAMessage(t *testing.T) {
+	f := vectorFrame{bits: 0x80, key: []byte{1, 2, 3, 4}, form: 7, length: 60_000}
+	f.opcode, f.payload = 0x2, []byte("x")
+	for _, w := range servings[:3] {
+		w.interrupt = false
+		halves := 0
+		s := &scriptConn{quiet: true, pieces: [][]byte{[]byte(conformanceRequest), f.appendTo(nil), []byte("y")}}
+		s.waits = func(c *Conn) {
+			if !c.read.started {
+				return
+			}
+			halves++
+			if got := held(c); got > 64<<10 {
+				t.Errorf("%v: %d bytes held for one that came, want at most 64 KiB", w, got)
+			}
+		}
+		if w.run(t, &conformanceCase{name: "half"}, s); halves == 0 {
+			t.Errorf("%v: no wait inside of a message", w)
+		}
+	}
+}
+
 // A message as large as may be, in one frame or in many, stays within the
 // limit plus 256 KiB, whatever the limit.
 func TestMemoryOfLargeMessages(t *testing.T) {

@@ -493,6 +493,7 @@ func (c *Conn) readPayload(p []byte) (int, error) {
 	n := 0
 	if !r.pending() && len(p) > smallSize {
 		c.uncork()
+		r.release() // p is held while this waits, and that is enough
 		c.startWait()
 		var err error
 		if c.sock != nil {
