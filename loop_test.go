@@ -88,6 +88,28 @@ func TestRequestGoesToASmallerBuffer(t *testing.T) {
 	}
 }
 
+// A large request that comes a byte at a time isn't copied for each: what had come
+// stays where it is, whatever the worker's buffer could take.
+func TestLargeRequestStays(t *testing.T) {
+	w := &netloop.Worker{Buf: make([]byte, 16*batchSize)}
+	for _, come := range []int{smallSize + 1, batchSize, 100_000} {
+		h := &handshake{in: getBuffer(come)}
+		h.in.w = come
+		before := h.in
+		for range 10 {
+			h.borrow(w)
+			h.in.w += copy(h.room(), "x")
+			if h.in.lent {
+				t.Fatalf("%d bytes of a request are copied into the worker's buffer", come)
+			}
+			h.keep()
+		}
+		if len(before.b)-come >= 10 && h.in != before {
+			t.Errorf("%d bytes of a request are copied for 10 more", come)
+		}
+	}
+}
+
 // A socket that was adopted from net/http when Shutdown came in between leaves
 // the loop again, or that would never end.
 func TestAdoptedTooLate(t *testing.T) {

@@ -215,12 +215,13 @@ func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
 	return nc, err
 }
 
-// borrow makes the worker's buffer the handshake's, with what had come in front. Not
-// every worker's is large.
+// borrow makes the worker's buffer the handshake's, with what had come in front. Where
+// that is much it stays where it is: a request that comes a byte at a time shall not be
+// copied to and fro for each.
 func (h *handshake) borrow(w *netloop.Worker) {
 	b := lenderOf(w).empty()
 	if h.in != nil {
-		if len(h.in.pending()) > len(b.b)/2 {
+		if len(h.in.pending()) > smallSize {
 			return
 		}
 		b.w = copy(b.b, h.in.pending())
