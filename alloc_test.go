@@ -6,6 +6,7 @@
 package websocket
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -87,6 +88,21 @@ func TestDeflatedEchoAllocatesNothing(t *testing.T) {
 			if got := exchangeAllocs(t, p, fragments, want); got != 0 {
 				t.Errorf("%+v: a compressed echo of %d bytes in two fragments allocates %v times, want 0", u.Compression, size, got)
 			}
+		}
+	}
+}
+
+// Nor does one that grows a thousandfold, which is what costs most for a byte received.
+func TestBombAllocatesNothing(t *testing.T) {
+	for _, size := range []int{10_000, 100_000, 1 << 20} {
+		u := &Upgrader{Compression: new(Compression)}
+		c, p := connectDeflate(t, u, tcpPair, "permessage-deflate")
+		go echoEvents().ServeWebSocket(c, nil)
+		message := bytes.Repeat([]byte("a"), size)
+		out, _ := u.Compression.compress(nil, message, c.deflate.bits)
+		want := len(appendHeader(nil, header{length: uint64(len(out))})) + len(out)
+		if got := exchangeAllocs(t, p, clientCompressed(opText, message), want); got != 0 {
+			t.Errorf("an echo of %d bytes in %d allocates %v times, want 0", size, len(out), got)
 		}
 	}
 }

@@ -91,22 +91,38 @@ func (c *Conn) borrowInflated() ([]byte, error) {
 	}
 	// What compresses better than to an eighth is rare, or a bomb.
 	b := getBuffer(max(int(min(8*uint64(len(p)), c.maxMessageSize())), smallSize))
-	out, err := c.inflate(b.b[:0], p)
-	if err != nil || cap(out) != cap(b.b) { // it has outgrown the buffer
+	out, err := c.inflate(b, b.b[:0], p)
+	if err != nil {
 		putBuffer(b)
-		return out, err
+		return nil, err
 	}
 	c.read.msg = b
 	return out, nil
 }
 
-// inflate appends the message whose payload is p to dst. The payload is gathered
-// before any of it is inflated: bytes that a slow peer sends are cheap to keep, what
-// inflates them isn't.
-func (c *Conn) inflate(dst, p []byte) ([]byte, error) {
+// Grow makes b, whose bytes p are in use, larger. It takes a larger buffer's memory and
+// leaves that its own: what a bomb inflates to isn't garbage.
+func (b *buffer) Grow(p []byte, n int) []byte {
+	size := len(p) + n
+	var next *buffer
+	if 1<<bitLen(size-1)-size <= beyondLimit {
+		next = getBuffer(size)
+	} else {
+		next = &buffer{b: make([]byte, size)}
+	}
+	copy(next.b, p)
+	b.b, next.b = next.b, b.b
+	putBuffer(next)
+	return b.b[:len(p)]
+}
+
+// inflate appends the message whose payload is p to dst, with more room from m if that
+// isn't nil. The payload is gathered before any of it is inflated: bytes that a slow
+// peer sends are cheap to keep, what inflates them isn't.
+func (c *Conn) inflate(m deflate.Memory, dst, p []byte) ([]byte, error) {
 	r := c.read
 	limit := int(min(c.maxMessageSize(), math.MaxInt))
-	out, err := deflate.Decompress(dst, p, c.deflate.window, limit)
+	out, err := deflate.DecompressInto(m, dst, p, c.deflate.window, limit)
 	free(&r.msg)
 	size := len(out) - len(dst)
 	// Text that is wrong comes first, wherever the message breaks later.

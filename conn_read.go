@@ -93,7 +93,7 @@ func (c *Conn) appendMessage(dst []byte) (MessageType, []byte, error) {
 	if r.compressed || r.msg != nil { // which a deadline had interrupted
 		p, err := c.borrowPayload()
 		if err == nil && r.compressed {
-			dst, err = c.inflate(dst, p)
+			dst, err = c.inflate(nil, dst, p)
 		} else if err == nil {
 			dst = append(dst, p...)
 			free(&r.msg)

@@ -19,7 +19,8 @@ type decoder struct {
 	stream int    // of what may be referred to in out
 	most   int    // where out may end
 	window *Window
-	steps  int // work done, for tests: entries of tables, symbols and blocks
+	memory Memory // where more room comes from; nil for the garbage collector's
+	steps  int    // work done, for tests: entries of tables, symbols and blocks
 
 	used    [maxLit + maxDist]codeLength
 	pre     [1 << maxPreBits]entry
@@ -40,7 +41,21 @@ var decoders = sync.Pool{New: func() any { return new(decoder) }}
 // with nothing else; but no payload at all is an empty message too, as several
 // clients send it.
 func Decompress(dst, src []byte, w *Window, limit int) ([]byte, error) {
+	return DecompressInto(nil, dst, src, w, limit)
+}
+
+// A Memory has room for messages of any size.
+type Memory interface {
+	// Grow returns b with room for n bytes more behind it at least. Whoever has called
+	// it doesn't use b any more.
+	Grow(b []byte, n int) []byte
+}
+
+// DecompressInto is Decompress with more room from m, if that isn't nil, when dst is
+// too small.
+func DecompressInto(m Memory, dst, src []byte, w *Window, limit int) ([]byte, error) {
 	d := decoders.Get().(*decoder)
+	d.memory = m
 	out, err := d.message(dst, src, w, limit)
 	d.release()
 	decoders.Put(d)
@@ -68,7 +83,7 @@ func (d *decoder) message(dst, src []byte, w *Window, limit int) ([]byte, error)
 }
 
 // release lets go of all that belongs to the message.
-func (d *decoder) release() { d.src, d.out, d.window = nil, nil, nil }
+func (d *decoder) release() { d.src, d.out, d.window, d.memory = nil, nil, nil, nil }
 
 // blocks goes on until the empty block that ends the message.
 func (d *decoder) blocks() error {
@@ -179,7 +194,12 @@ func (d *decoder) reserve(n int) bool {
 	// which is what a bomb may cost.
 	room := max(n, 512, min(4*len(d.src), 64<<10), d.n-d.begin)
 	room = min(room, left)
-	if room > len(d.out)-d.n {
+	switch {
+	case room <= len(d.out)-d.n:
+	case d.memory != nil:
+		out := d.memory.Grow(d.out[:d.n], room)
+		d.out = out[:min(cap(out), d.most)]
+	default:
 		out := make([]byte, d.n+room)
 		copy(out, d.out[:d.n])
 		d.out = out
