@@ -277,12 +277,11 @@ func (c *Conn) endError() error {
 	return c.end
 }
 
-// cutUnwaited is finish for the sweeper, which has others to look after: a net.Conn of the
-// application's may take its time to close.
+// cutUnwaited is finish for the sweeper, which has others to look after: closing may
+// take its time, where the net.Conn is the application's, and where SO_LINGER is set and
+// the peer's host is gone.
 func (c *Conn) cutUnwaited(e *EndError) {
-	if c.canTry() {
-		c.finish(e)
-	} else if c.becomeClosed(e) {
+	if c.becomeClosed(e) {
 		go c.closeSocket()
 	}
 }
