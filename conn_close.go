@@ -80,7 +80,7 @@ func (c *Conn) refuseMessages() {
 	defer c.reading.Unlock()
 	c.startRead()
 	err := c.beginMessage()
-	for err != nil && isTimeout(err) && c.connState() == stateOpen { // a deadline that was for the reads before
+	for err != nil && isTimeout(err) && c.connState() != stateClosed { // a deadline that was for the reads before
 		c.nc.SetReadDeadline(time.Time{})
 		err = c.beginMessage()
 	}
@@ -205,9 +205,10 @@ func (c *Conn) awaitClose() error {
 }
 
 // readFailed ends the connection in the way that err asks for, and returns
-// what the read returns. A deadline that passed ends nothing.
+// what the read returns. A deadline that passed ends nothing, nor an end that has
+// begun meanwhile.
 func (c *Conn) readFailed(err error) error {
-	if isTimeout(err) && c.connState() == stateOpen {
+	if isTimeout(err) && c.connState() != stateClosed {
 		return fmt.Errorf("websocket: read: %w", err)
 	}
 	c.trace.frameCut(streamEnd(err))

@@ -137,20 +137,19 @@ func (c *Conn) messages() error {
 		if c.pendingEnd() != nil {
 			c.closePending()
 		}
+		var err error
 		if !r.pending() {
-			if err := c.fill(); err != nil && !c.fillLate(err, &late) {
-				return c.eventsFailed(err)
-			}
+			err = c.fill()
 		}
 		t, p, ok := c.wholeMessage()
-		if !ok {
-			var err error
-			if t, p, err = c.borrowMessage(); err != nil {
-				if c.fillLate(err, &late) {
-					continue
-				}
-				return c.eventsFailed(err)
+		if !ok && err == nil {
+			t, p, err = c.borrowMessage()
+		}
+		if err != nil {
+			if err = c.eventsFailed(err, &late); err != nil {
+				return err
 			}
+			continue
 		}
 		if c.connState() != stateOpen || onMessage == nil {
 			continue
@@ -202,13 +201,22 @@ func (c *Conn) fillLate(err error, late *int) bool {
 	return n > 0
 }
 
-func (c *Conn) eventsFailed(err error) error {
+// eventsFailed ends the connection for err; nil says that it goes on, to what came
+// before a deadline or to an end that has begun. late is fillLate's.
+func (c *Conn) eventsFailed(err error, late *int) error {
 	if err == netloop.ErrWait {
 		return err
 	}
-	if isTimeout(err) && c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
-		c.sendClose(true)
-		err = errPeerClosed
+	if c.fillLate(err, late) {
+		return nil
+	}
+	if isTimeout(err) {
+		if c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
+			c.sendClose(true)
+			err = errPeerClosed
+		} else if c.connState() == stateClosing { // which has just taken the deadline off
+			return nil
+		}
 	}
 	return c.readFailed(err)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -297,4 +298,53 @@ func TestWriteBehindTheEnd(t *testing.T) {
 		}
 	}
 	close(release)
+}
+
+// A lateConn has something done in the moment in which a read deadline passes.
+type lateConn struct {
+	net.Conn
+	passed *atomic.Pointer[func()]
+}
+
+func (c lateConn) Read(p []byte) (int, error) {
+	if f := c.passed.Swap(nil); f != nil {
+		(*f)()
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.Conn.Read(p)
+}
+
+// A read deadline that passes while Close begins is none of the closing handshake's.
+func TestReadDeadlinePassesAtClose(t *testing.T) {
+	for name, read := range map[string]func(c *Conn) error{
+		"events": func(c *Conn) (end error) {
+			Events{OnClose: func(_ *Conn, err error) { end = err }}.ServeWebSocket(c, nil)
+			return end
+		},
+		"function": func(c *Conn) error {
+			if _, _, err := c.ReadMessage(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the read whose deadline has passed: %v", err)
+			}
+			_, _, err := c.ReadMessage()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			passed := new(atomic.Pointer[func()])
+			c, p := connect(t, new(Upgrader), func(t testing.TB) (server, client net.Conn) {
+				server, client = pipePair(t)
+				return lateConn{server, passed}, client
+			})
+			begins := func() {
+				go c.Close(4000, "enough")
+				eventually(t, "Close begins", func() bool { return c.connState() != stateOpen })
+			}
+			passed.Store(&begins)
+			end := make(chan error, 1)
+			go func() { end <- read(c) }()
+			p.wantClose(4000, "enough")
+			p.send(closeFrame(4000, ""))
+			wantEndError(t, <-end, EndError{By: SideServer, Sent: 4000, SentReason: "enough", Received: 4000, Clean: true}, net.ErrClosed)
+		})
+	}
 }
