@@ -159,10 +159,11 @@ func (l *rememberingListener) Accept() (net.Conn, error) {
 
 // silentCrowd dials ln until it is closed, by many at a time, and returns when
 // some have come. Each socket is silent until the server closes it; wait waits
-// for that.
+// for that, and is called when nobody accepts any more.
 func silentCrowd(t *testing.T, ln *rememberingListener) (wait func()) {
-	var wg sync.WaitGroup
+	var dialling, reading sync.WaitGroup
 	some := make(chan struct{}, 1000)
+	closed := make(chan struct{})
 	dial := func() {
 		for len(some) < 200 {
 			nc, err := net.Dial("tcp", ln.Addr().String())
@@ -170,24 +171,31 @@ func silentCrowd(t *testing.T, ln *rememberingListener) (wait func()) {
 				return
 			}
 			some <- struct{}{}
-			wg.Go(func() {
+			reading.Go(func() {
 				defer nc.Close()
-				nc.SetDeadline(time.Now().Add(5 * time.Second))
+				<-closed
 				// A socket that the system has made and nobody accepted may stay.
-				_, err := nc.Read(make([]byte, 1))
-				if _, accepted := ln.seen.Load(nc.LocalAddr().String()); accepted && isTimeout(err) {
-					t.Error("a silent socket was still open 5 s after Close")
+				if _, accepted := ln.seen.Load(nc.LocalAddr().String()); !accepted {
+					return
+				}
+				nc.SetDeadline(time.Now().Add(patience))
+				if _, err := nc.Read(make([]byte, 1)); isTimeout(err) {
+					t.Errorf("a silent socket was still open %v after Close", patience)
 				}
 			})
 		}
 	}
 	for range 20 {
-		wg.Go(dial)
+		dialling.Go(dial)
 	}
 	for range 50 {
 		<-some
 	}
-	return wg.Wait
+	return func() {
+		close(closed)
+		dialling.Wait()
+		reading.Wait()
+	}
 }
 
 // A socket that is admitted in the moment in which the server stops is closed
