@@ -281,7 +281,8 @@ func TestCloseTimeout(t *testing.T) {
 // Behind a write that is stuck the close frame waits, and Close with it, but
 // for CloseTimeout only.
 func TestCloseBehindAStuckWrite(t *testing.T) {
-	c, _ := connect(t, &Upgrader{CloseTimeout: 50 * time.Millisecond, WriteTimeout: -1}, tcpPair)
+	c, p := connect(t, &Upgrader{CloseTimeout: 50 * time.Millisecond, WriteTimeout: -1}, tcpPair)
+	p.takeLittle()
 	wrote := make(chan error)
 	go func() { wrote <- c.WriteMessage(BinaryMessage, make([]byte, 32<<20)) }()
 	for c.write.since.Load() == 0 {
