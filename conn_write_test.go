@@ -261,10 +261,16 @@ func TestNextWriterEndsWithTheConnection(t *testing.T) {
 // follow: the connection is cut, and the reads say so.
 func TestWriteDeadlineCuts(t *testing.T) {
 	overTransports(t, func(t *testing.T, pair transport) {
-		c, _ := connect(t, new(Upgrader), pair)
-		payload := make([]byte, 32<<20)
-		c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // not so short that it passes before the write
-		err := c.WriteMessage(BinaryMessage, payload)
+		c, p := connect(t, new(Upgrader), pair)
+		if _, ok := p.nc.(*net.TCPConn); ok {
+			p.takeLittle()
+		}
+		c.SetWriteDeadline(time.Now().Add(time.Hour))
+		wrote := make(chan error, 1)
+		go func() { wrote <- c.WriteMessage(BinaryMessage, make([]byte, 32<<20)) }()
+		waitFor(t, "the write to begin", func() bool { return c.write.underWay() == writeData })
+		c.SetWriteDeadline(time.Now())
+		err := <-wrote
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("WriteMessage to a peer that doesn't read: %v, want %v", err, os.ErrDeadlineExceeded)
 		}
