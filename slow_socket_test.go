@@ -150,8 +150,8 @@ func TestTakesNothingIsCut(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			p := dial()
+			start := time.Now() // no later than the write begins
 			p.handshake()
-			start := time.Now()
 			for {
 				if _, err := p.nc.Write(clientFrame(opPing, true, "alive")); err != nil {
 					break
