@@ -179,7 +179,7 @@ func stressServer(t *testing.T, s *Server, conns int, seed uint64) {
 		wg.Go(func() { roughPeer(nc, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 	waitFor(t, "most of the upgrades", func() bool { return s.Stats().Accepted >= uint64(conns/2) })
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Errorf("Shutdown = %v, want all connections ended before", err)
