@@ -228,8 +228,9 @@ func (c *Conn) readFailed(err error) error {
 func (c *Conn) readBroken(err error) {
 	var broken *ProtocolError
 	if errors.As(err, &broken) {
-		c.beginClose(&EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason})
-		c.dropQueue()
+		if c.beginClose(&EndError{By: SidePeer, Err: broken, code: broken.Code, reason: broken.Reason}) {
+			c.dropQueue()
+		} // else ours comes behind what Send took
 		c.sendClose(false)
 		c.lingerAndFinish()
 		return

@@ -278,32 +278,42 @@ func TestSendWhileClosing(t *testing.T) {
 	}
 }
 
-// Who closes while the peer does the same has promised it what Send took.
+// Who closes while the peer does the same, or breaks a rule, has promised it what Send
+// took.
 func TestSendBeforeCrossingCloses(t *testing.T) {
-	for range 20 {
-		c, p := connect(t, &Upgrader{}, pipePair)
-		read := make(chan error, 1)
-		go func() {
-			_, _, err := c.ReadMessage()
-			read <- err
-		}()
-		c.Send(text("m0"))
-		waitFor(t, "the first write, which a pipe's reader has to take", func() bool {
-			c.qmu.Lock()
-			defer c.qmu.Unlock()
-			return c.queue.Load().flying > 0
-		})
-		c.Send(text("m1"))
-		c.Send(text("m2"))
-		go c.Close(CloseGoingAway, "")
-		waitFor(t, "our close", func() bool { return c.connState() == stateClosing })
-		p.send(closeFrame(CloseNormal, ""))
-		for i := range 3 {
-			p.want(opText, fmt.Sprintf("m%d", i))
+	for _, theirs := range []struct {
+		frame []byte
+		want  EndError
+	}{
+		{closeFrame(CloseNormal, ""), EndError{By: SideServer, Sent: CloseGoingAway, Received: CloseNormal, Clean: true}},
+		{clientFrame(opBinary, true, "of more than a byte"), EndError{By: SideServer, Sent: CloseGoingAway}},
+	} {
+		for range 20 {
+			c, p := connect(t, &Upgrader{MaxMessageSize: 1}, pipePair)
+			read := make(chan error, 1)
+			go func() {
+				_, _, err := c.ReadMessage()
+				read <- err
+			}()
+			c.Send(text("m0"))
+			waitFor(t, "the first write, which a pipe's reader has to take", func() bool {
+				c.qmu.Lock()
+				defer c.qmu.Unlock()
+				return c.queue.Load().flying > 0
+			})
+			c.Send(text("m1"))
+			c.Send(text("m2"))
+			go c.Close(CloseGoingAway, "")
+			waitFor(t, "our close", func() bool { return c.connState() == stateClosing })
+			p.send(theirs.frame[:6]) // its payload needn't come to be refused
+			go p.nc.Write(theirs.frame[6:])
+			for i := range 3 {
+				p.want(opText, fmt.Sprintf("m%d", i))
+			}
+			p.wantClose(CloseGoingAway, "")
+			p.nc.Close()
+			wantEndError(t, <-read, theirs.want, net.ErrClosed)
 		}
-		p.wantClose(CloseGoingAway, "")
-		p.nc.Close()
-		wantEndError(t, <-read, EndError{By: SideServer, Sent: CloseGoingAway, Received: CloseNormal, Clean: true}, net.ErrClosed)
 	}
 }
 
