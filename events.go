@@ -213,8 +213,12 @@ func (c *Conn) eventsFailed(err error, late *int) error {
 	if isTimeout(err) {
 		if c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
 			c.sendClose(true)
-			err = errPeerClosed
-		} else if c.connState() == stateClosing { // which has just taken the deadline off
+			c.trace.frameCut(err)
+			c.lingerAndFinish() // what the peer still sends would make a reset
+			c.read.drop()
+			return c.endError()
+		}
+		if c.connState() == stateClosing { // which has just taken the deadline off
 			return nil
 		}
 	}

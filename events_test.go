@@ -353,6 +353,28 @@ func TestReadDeadlineUnderEvents(t *testing.T) {
 	wantEndError(t, <-d.ends, EndError{By: SideServer, Sent: CloseGoingAway}, os.ErrDeadlineExceeded)
 }
 
+// A peer that is still sending then reads that it is told, and the stream's end, and no
+// reset.
+func TestReadDeadlineUnderEventsWhileSending(t *testing.T) {
+	events := Events{OnOpen: func(c *Conn, _ *http.Request) { c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) }}
+	for name, h := range map[string]Handler{"loop": events, "goroutine": HandlerFunc(events.ServeWebSocket)} {
+		t.Run(name, func(t *testing.T) {
+			p := serveTCP(t, &Server{Handler: h})()
+			p.handshake()
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for err := error(nil); err == nil; {
+					_, err = p.nc.Write(textFrame("x"))
+				}
+			}()
+			p.wantClose(CloseGoingAway, "read deadline")
+			p.wantEnd()
+			<-stopped
+		})
+	}
+}
+
 var waysToEnd = []struct {
 	name  string
 	end   func(p *peer, c *Conn)
