@@ -409,3 +409,54 @@ func TestHalfCloseLetsTheWriteEnd(t *testing.T) {
 		}
 	}
 }
+
+// A tardyConn tells of a read whose deadline has passed, and returns from it when it
+// is let.
+type tardyConn struct {
+	net.Conn
+	late, release chan struct{}
+}
+
+func (tc *tardyConn) Read(p []byte) (int, error) {
+	n, err := tc.Conn.Read(p)
+	if err != nil && isTimeout(err) {
+		close(tc.late)
+		<-tc.release
+	}
+	return n, err
+}
+
+// A read deadline that passes just as Close begins is no end of its own: the closing
+// handshake goes on.
+func TestReadDeadlineCrossesClose(t *testing.T) {
+	for name, read := range map[string]func(*testing.T, *Conn, chan<- error){
+		"ReadMessage": func(_ *testing.T, c *Conn, end chan<- error) {
+			go func() {
+				_, _, err := c.ReadMessage()
+				for isTimeout(err) {
+					_, _, err = c.ReadMessage()
+				}
+				end <- err
+			}()
+		},
+		"Events": func(t *testing.T, c *Conn, end chan<- error) {
+			serveEvents(t, c, Events{OnClose: func(_ *Conn, err error) { end <- err }})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := pipePair(t)
+			nc := &tardyConn{server, make(chan struct{}), make(chan struct{})}
+			c, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return nc, client })
+			end := make(chan error, 1)
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			read(t, c, end)
+			<-nc.late
+			go c.Close(4000, "")
+			p.wantClose(4000, "")
+			close(nc.release)
+			p.send(closeFrame(4000, ""))
+			p.nc.Close()
+			wantEndError(t, <-end, EndError{By: SideServer, Sent: 4000, Received: 4000, Clean: true}, net.ErrClosed)
+		})
+	}
+}
