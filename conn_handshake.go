@@ -212,7 +212,7 @@ func (h *handshake) decide() (*Conn, error) {
 		err = context.Cause(h.r.Context()) // the client has left
 	}
 	if err != nil {
-		return nil, h.end(err, a.extra)
+		return nil, h.end(err, a.Header)
 	}
 	return h.accept(&a)
 }
@@ -295,9 +295,8 @@ func (h *handshake) negotiate() (a answer, err error) {
 	}
 	a, err = h.reg.u.negotiate(h.r)
 	if h.s == nil {
-		a.handler = nil // the caller serves
-	}
-	if err == nil && h.s != nil && h.s.Handler == nil && a.handler == nil {
+		a.Handler = nil // the caller serves
+	} else if err == nil && h.s.Handler == nil && a.Handler == nil {
 		err = errNoHandler
 	}
 	return a, err
@@ -331,16 +330,16 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 		}
 	}
 	callbacks := h.reg.events
-	if a.handler != nil {
-		callbacks = asEvents(a.handler)
+	if a.Handler != nil {
+		callbacks = asEvents(a.Handler)
 	}
 	nc, err := h.adopt(callbacks)
 	if err != nil {
 		return nil, h.end(err, nil)
 	}
 	c := newConn(nc, h.reg, h.trace)
-	if a.handler != nil || h.from != nil {
-		c.own, c.details().own = a.handler != nil, &particulars{a.handler, callbacks, h.from}
+	if a.Handler != nil || h.from != nil {
+		c.own, c.details().own = a.Handler != nil, &particulars{a.Handler, callbacks, h.from}
 	}
 	h.setConn(c.nc)
 	if c.sock == nil {
@@ -400,7 +399,7 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	defer c.unlockWrite()
 	out := getBuffer(smallSize)
 	defer putBuffer(out)
-	head := appendSwitching(out.b[:0], a.key, a.subprotocol, a.extensions, a.extra)
+	head := appendSwitching(out.b[:0], a.key, a.Subprotocol, a.extensions, a.Header)
 	if c.sock != nil && !h.ready { // that was net/http's
 		if err := c.sock.Serve((*loopConn)(c)); err != nil {
 			return err

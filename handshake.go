@@ -149,19 +149,17 @@ func appendSubprotocols(dst, lines []string) ([]string, error) {
 }
 
 // selectSubprotocol takes the first of ours that the client offers, "" if it
-// offers none of them (RFC 6455, section 4.2.2). Names are case-sensitive.
-func selectSubprotocol(r *http.Request, supported []string) (string, error) {
+// offers none of them (RFC 6455, section 4.2.2). Names are case-sensitive. r was
+// through checkUpgrade.
+func selectSubprotocol(r *http.Request, supported []string) string {
 	var buf [8]string
-	offered, err := appendSubprotocols(buf[:0], r.Header["Sec-Websocket-Protocol"])
-	if err != nil {
-		return "", err
-	}
+	offered, _ := appendSubprotocols(buf[:0], r.Header["Sec-Websocket-Protocol"])
 	for _, name := range supported {
 		if slices.Contains(offered, name) {
-			return name, nil
+			return name
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // checkOrigin refuses pages of other sites (RFC 6455, section 10.2):

@@ -327,26 +327,23 @@ func withDate(h http.Header) http.Header {
 	return h
 }
 
-// An answer is what goes into the 101.
+// An answer is what goes into the 101, and what holds for the connection behind it.
 type answer struct {
-	key, subprotocol, extensions string
-	extra                        http.Header
-	deflate                      *deflateState
-	data                         any     // of Accept
-	limit                        int64   // the same
-	handler                      Handler // the same
+	Accept
+	key, extensions string
+	deflate         *deflateState
 }
 
 // settle makes c keep what was agreed on.
 func (a *answer) settle(c *Conn) {
 	c.deflate = a.deflate
 	c.deflate.count(1)
-	c.Data = a.data
-	if a.limit != 0 {
-		c.SetMaxMessageSize(a.limit)
+	c.Data = a.Data
+	if a.MaxMessageSize != 0 {
+		c.SetMaxMessageSize(a.MaxMessageSize)
 	}
-	if a.subprotocol != "" {
-		c.details().subprotocol = a.subprotocol
+	if a.Subprotocol != "" {
+		c.details().subprotocol = a.Subprotocol
 	}
 }
 
@@ -366,18 +363,15 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	if a.subprotocol, err = selectSubprotocol(r, u.Subprotocols); err != nil {
-		return a, err
-	}
+	a.Subprotocol = selectSubprotocol(r, u.Subprotocols)
 	if u.Compression != nil {
 		if err := a.negotiateDeflate(r, u.Compression); err != nil {
 			return a, err
 		}
 	}
-	if u.OnUpgrade == nil {
-		return a, nil
+	if u.OnUpgrade != nil {
+		err = u.askApplication(r, &a)
 	}
-	err = u.askApplication(r, &a)
 	return a, err
 }
 
@@ -517,7 +511,7 @@ func (g *registry) tellRefusal(r *http.Request, remote string, err error) {
 // askApplication lets OnUpgrade decide, and holds what it says against what an
 // answer may be.
 func (u *Upgrader) askApplication(r *http.Request, a *answer) error {
-	accept := Accept{Header: make(http.Header), Subprotocol: a.subprotocol}
+	accept := Accept{Header: make(http.Header), Subprotocol: a.Subprotocol}
 	err := u.OnUpgrade(r, &accept)
 	var refused *HandshakeError
 	if err != nil && !errors.As(err, &refused) {
@@ -535,7 +529,6 @@ func (u *Upgrader) askApplication(r *http.Request, a *answer) error {
 		}
 		return bad
 	}
-	a.extra, a.subprotocol = accept.Header, accept.Subprotocol
-	a.data, a.limit, a.handler = accept.Data, accept.MaxMessageSize, accept.Handler
+	a.Accept = accept
 	return err
 }
