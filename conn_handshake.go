@@ -239,7 +239,7 @@ func (h *handshake) ask() bool {
 	}
 	h.setContext(ctx)
 	if !h.deadline.IsZero() {
-		h.timer = time.AfterFunc(time.Until(h.deadline), h.timeUp)
+		h.timer = time.AfterFunc(time.Until(h.deadline), func() { h.giveUp(errTookLong) })
 	}
 	return true
 }
@@ -258,22 +258,13 @@ func (h *handshake) showsRequest() bool {
 // errTookLong says that the application did.
 var errTookLong = refuse(http.StatusServiceUnavailable, "the server took longer than HandshakeTimeout to decide")
 
-// timeUp ends a handshake whose time is over while the application decides.
-func (h *handshake) timeUp() {
-	if h.s != nil && h.s.stopping.Load() {
-		h.giveUp(errGoingDown)
-	} else {
-		h.giveUp(errTookLong)
-	}
-}
-
 // shorten leaves the handshake t more at most, for a server that goes down.
 func (h *handshake) shorten(t time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.phase == phaseDeciding && h.cancel != nil: // else it won't take long
-		time.AfterFunc(t, h.timeUp)
+		time.AfterFunc(t, func() { h.giveUp(errGoingDown) })
 	case h.phase == phaseReading && h.nc != nil:
 		if h.nc.SetReadDeadline(time.Now().Add(t)) != nil {
 			time.AfterFunc(t, h.cut)
