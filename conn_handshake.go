@@ -344,7 +344,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	h.bind(c)
 	if err := h.answer(c, a); err != nil {
 		err = h.end(err, nil)
-		if h.conn == nil && !h.ready { // its socket may be served already
+		if !h.ready { // its socket may be served already
 			c.unserved()
 		}
 		return nil, err
@@ -406,19 +406,14 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	if err != nil {
 		return err
 	}
-	if err := h.write(c, head); err != nil {
-		return fmt.Errorf("websocket: handshake: %w", err)
-	}
-	return nil
-}
-
-// write writes the 101.
-func (h *handshake) write(c *Conn, head []byte) error {
-	err := h.reg.writeAnswer(c.nc, head, h.deadline)
+	err = h.reg.writeAnswer(c.nc, head, h.deadline)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.connState() == stateOpen { // else the end has a deadline of its own
 		c.nc.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
+		err = fmt.Errorf("websocket: handshake: %w", err)
 	}
 	return err
 }
@@ -481,9 +476,6 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 		h.refuseHTTP(r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
 		h.conn.finish(&EndError{By: SidePeer, Err: err})
-		if !h.ready {
-			h.conn.unserved()
-		}
 		h.reg.total.unaccept(h.conn.end) // which is final
 		if h.s != nil {
 			h.s.leave(h.conn)
