@@ -39,8 +39,7 @@ type totals struct {
 	writeStalls, panics atomic.Uint64
 	refused             [maxStatus - minStatus + 1]atomic.Uint64
 	closes              [2][closeClasses]atomic.Uint64 // by Side
-	rtt                 [rttBuckets]atomic.Uint64
-	rttCount            atomic.Uint64
+	rtt                 [rttBuckets + 1]atomic.Uint64  // the last one counts what takes longer
 	rttSum              atomic.Int64
 }
 
@@ -92,14 +91,12 @@ const (
 )
 
 func (t *totals) answered(rtt time.Duration) {
-	t.rttCount.Add(1)
-	t.rttSum.Add(int64(rtt))
-	for i := range t.rtt {
-		if rtt <= rttSmallest<<i {
-			t.rtt[i].Add(1)
-			return
-		}
+	bucket := 0
+	for bucket < rttBuckets && rtt > rttSmallest<<bucket {
+		bucket++
 	}
+	t.rtt[bucket].Add(1)
+	t.rttSum.Add(int64(rtt))
 }
 
 // Stats are a Server's counters since it began. They are read one after the
@@ -153,7 +150,7 @@ func (g *registry) stats() Stats {
 		Accepted: t.accepted.Load(), Failed: t.failed.Load(), Refused: make(map[int]uint64),
 		ClosedByServer: make(map[CloseCode]uint64), ClosedByPeer: make(map[CloseCode]uint64),
 		WriteStalls: t.writeStalls.Load(), Panics: t.panics.Load(),
-		RTT: RTTStats{Count: t.rttCount.Load(), Sum: time.Duration(t.rttSum.Load())},
+		RTT: RTTStats{Sum: time.Duration(t.rttSum.Load())},
 	}
 	for i := range g.stat {
 		n := &g.stat[i]
@@ -171,9 +168,11 @@ func (g *registry) stats() Stats {
 		s.DeflatedOut += n.deflatedOut.Load()
 		s.InflatedOut += n.inflatedOut.Load()
 	}
-	for i := range t.rtt {
+	for i := range s.RTT.Buckets {
 		s.RTT.Buckets[i] = t.rtt[i].Load()
+		s.RTT.Count += s.RTT.Buckets[i]
 	}
+	s.RTT.Count += t.rtt[rttBuckets].Load()
 	for i := range t.refused {
 		if n := t.refused[i].Load(); n > 0 {
 			s.Refused[minStatus+i] = n
@@ -294,10 +293,7 @@ func (m *metrics) rtt(r RTTStats) {
 		sum += n
 		m.sample("rtt_seconds_bucket", fmt.Sprintf(`{le="%g"}`, (rttSmallest<<i).Seconds()), sum)
 	}
-	// What was counted meanwhile must not make the last bucket smaller than
-	// the one before it.
-	count := max(r.Count, sum)
-	m.sample("rtt_seconds_bucket", `{le="+Inf"}`, count)
+	m.sample("rtt_seconds_bucket", `{le="+Inf"}`, r.Count)
 	m.b = fmt.Appendf(m.b, "%srtt_seconds_sum %g\n", metricsPrefix, r.Sum.Seconds())
-	m.sample("rtt_seconds_count", "", count)
+	m.sample("rtt_seconds_count", "", r.Count)
 }
