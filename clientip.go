@@ -29,19 +29,16 @@ import (
 func ForwardedIP(header string, proxies ...netip.Prefix) func(*http.Request) netip.Addr {
 	header = http.CanonicalHeaderKey(header)
 	proxies = slices.Clone(proxies)
-	trusted := func(ip netip.Addr) bool {
-		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
-	}
 	return func(r *http.Request) netip.Addr {
 		client := hostIP(r.RemoteAddr)
-		if client.IsValid() && !trusted(client) {
+		if client.IsValid() && !contain(proxies, client) {
 			return client
 		}
 		for ip := range httphead.ForwardedHops(header, r.Header[header]) {
 			if !ip.IsValid() {
 				return client
 			}
-			if client = ip; !trusted(ip) {
+			if client = ip; !contain(proxies, ip) {
 				return client
 			}
 		}
@@ -52,13 +49,14 @@ func ForwardedIP(header string, proxies ...netip.Prefix) func(*http.Request) net
 // hostIP returns the address in "ip:port", as net.Addr and http.Request have it.
 func hostIP(s string) netip.Addr { return httphead.HostIP(s) }
 
+// contain reports whether ip is in one of the networks.
+func contain(networks []netip.Prefix, ip netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
 // isProxy reports whether remote is one of the proxies that ProxyProtocol names.
 func (s *Server) isProxy(remote string) bool {
-	if len(s.ProxyProtocol) == 0 {
-		return false
-	}
-	ip := hostIP(remote)
-	return slices.ContainsFunc(s.ProxyProtocol, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return len(s.ProxyProtocol) > 0 && contain(s.ProxyProtocol, hostIP(remote))
 }
 
 // takeProxyHeader takes the PROXY protocol's header from what has come, and
