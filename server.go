@@ -231,6 +231,8 @@ func (s *Server) pages() http.Handler {
 // init makes what connections share, once.
 func (s *Server) init() {
 	s.once.Do(func() {
+		s.mu.Lock() // Stats may look already
+		defer s.mu.Unlock()
 		s.reg.u = &s.Upgrader
 		s.reg.log.to = s.ErrorLog
 		s.reg.done = s.leave
