@@ -144,29 +144,27 @@ func (c *Conn) begin(in *buffer) {
 // message when a worker leaves them.
 var readers = sync.Pool{New: func() any { return new(reader) }}
 
-// empty returns the worker's buffer, empty.
-func (l *lender) empty() *buffer {
-	l.buffer.r, l.buffer.w = 0, 0
-	return &l.buffer
+// take returns the worker's buffer with what is pending in in, which is given back; or
+// in itself where that is much: a request that comes a byte at a time shall not be
+// copied to and fro for each.
+func (l *lender) take(in *buffer) *buffer {
+	b, pending := &l.buffer, in.pending()
+	if len(pending) > smallSize {
+		return in
+	}
+	b.r, b.w = 0, copy(b.b, pending)
+	free(&in)
+	return b
 }
 
-// lend gives c the worker's buffer, what was pending in front, and its reader if
-// c has none.
+// lend gives c the worker's buffer, and its reader if c has none.
 func (c *Conn) lend(l *lender) {
 	if c.read == nil {
 		c.read = &l.reader
 	}
 	r := c.read
-	b := l.empty()
 	r.reads, r.turnOver = 0, false
-	if r.in != nil {
-		if len(r.in.pending()) > len(b.b)/2 { // behind a handshake
-			return
-		}
-		b.w = copy(b.b, r.in.pending())
-		putBuffer(r.in)
-	}
-	r.in = b
+	r.in = l.take(r.in)
 }
 
 // takeBack ends lend: what is left over, a part of a header or of a control

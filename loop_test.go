@@ -26,7 +26,7 @@ import (
 func TestRequestLargerThanTheWorkersBuffer(t *testing.T) {
 	w := &netloop.Worker{Buf: make([]byte, batchSize)}
 	h := new(handshake)
-	h.borrow(w)
+	h.in = lenderOf(w).take(h.in)
 	lent := h.in
 	for range batchSize {
 		h.room()[0] = 'x'
@@ -54,7 +54,7 @@ func TestPanicWithTheWorkersBuffer(t *testing.T) {
 		nc, _ := net.Pipe()
 		w := &netloop.Worker{Buf: make([]byte, batchSize)}
 		h := newHandshake(reg, nil, nc)
-		h.borrow(w)
+		h.in = lenderOf(w).take(h.in)
 		h.guard(func() (*Conn, error) {
 			if given {
 				h.giveUp(errShutdown)
@@ -76,7 +76,7 @@ func TestRequestGoesToASmallerBuffer(t *testing.T) {
 	want := bytes.Repeat([]byte("0123456789"), batchSize/10*2)
 	h := new(handshake)
 	for i, w := range []*netloop.Worker{large, large, large, small} {
-		h.borrow(w)
+		h.in = lenderOf(w).take(h.in)
 		for part := want[i*len(want)/4 : (i+1)*len(want)/4]; len(part) > 0; {
 			n := copy(h.room(), part)
 			h.in.w += n
@@ -97,7 +97,7 @@ func TestLargeRequestStays(t *testing.T) {
 		h.in.w = come
 		before := h.in
 		for range 10 {
-			h.borrow(w)
+			h.in = lenderOf(w).take(h.in)
 			h.in.w += copy(h.room(), "x")
 			if h.in.lent {
 				t.Fatalf("%d bytes of a request are copied into the worker's buffer", come)

@@ -175,10 +175,11 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 	if h.gaveUp() {
 		return nil, h.lost()
 	}
-	h.borrow(w)
+	l := lenderOf(w)
+	h.in = l.take(h.in)
 	var memory *httphead.Memory
 	if !h.showsRequest() {
-		memory = &lenderOf(w).request
+		memory = &l.request
 	}
 	for {
 		n, err := s.TryRead(h.room())
@@ -215,28 +216,13 @@ func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
 	return nc, err
 }
 
-// borrow makes the worker's buffer the handshake's, with what had come in front. Where
-// that is much it stays where it is: a request that comes a byte at a time shall not be
-// copied to and fro for each.
-func (h *handshake) borrow(w *netloop.Worker) {
-	b := lenderOf(w).empty()
-	if h.in != nil {
-		if len(h.in.pending()) > smallSize {
-			return
-		}
-		b.w = copy(b.b, h.in.pending())
-		putBuffer(h.in)
-	}
-	h.in = b
-}
-
-// keep ends borrow. A request that is whole isn't kept, but what came behind it;
-// only net/http would read it again.
+// keep moves what lies in the worker's buffer into one of the handshake's. A request
+// that is whole isn't kept, but what came behind it; only net/http would read it again.
 func (h *handshake) keep() {
-	if !h.in.lent {
+	b := h.in
+	if !b.lent {
 		return
 	}
-	b := h.in
 	h.in = nil
 	if h.r != nil && b.r == b.w && !h.s.isPage(h.r) || b.w == 0 {
 		return
