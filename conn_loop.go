@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -17,22 +16,6 @@ import (
 
 // readsInARow is how often one connection reads before the others have their turn.
 const readsInARow = 8
-
-// adopt gives nc to the loop, if the connection is served by callbacks and nc is
-// a socket. A socket of the loop's that isn't served by callbacks is given away.
-func (g *registry) adopt(nc net.Conn, callbacks *Events) (net.Conn, error) {
-	s, ok := nc.(*netloop.Socket)
-	switch {
-	case ok && callbacks == nil:
-		return s.Detach()
-	case ok || callbacks == nil || !netloop.Supported:
-		return nc, nil
-	}
-	if s, err := g.loop.Adopt(nc); err == nil {
-		return s, nil
-	}
-	return nc, nil // a goroutine serves it
-}
 
 // startLoop has the loop serve c from now on, OnOpen first.
 func (c *Conn) startLoop(r *http.Request) {

@@ -205,15 +205,24 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 	}
 }
 
-// adopt gives the socket to who will serve it: the loop, or a goroutine, for which the
-// loop lets it go.
+// adopt gives the socket to who will serve it: the loop, under callbacks and where it
+// can, or a goroutine, for which the loop lets it go.
 func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
-	nc, err := h.reg.adopt(h.nc, callbacks)
-	if err == nil && h.ready && nc != h.nc {
-		h.ready = false // for whoever ends it
-		nc.SetDeadline(h.deadline)
+	s, onLoop := h.nc.(*netloop.Socket)
+	if onLoop && callbacks == nil {
+		nc, err := s.Detach()
+		if err == nil {
+			h.ready = false // for whoever ends it
+			nc.SetDeadline(h.deadline)
+		}
+		return nc, err
 	}
-	return nc, err
+	if !onLoop && callbacks != nil {
+		if s, err := h.reg.loop.Adopt(h.nc); err == nil {
+			return s, nil
+		}
+	}
+	return h.nc, nil
 }
 
 // keep moves what lies in the worker's buffer into one of the handshake's. A request
