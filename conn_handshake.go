@@ -418,17 +418,6 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 	return err
 }
 
-// register brings c among the connections, which is the moment in which the
-// handshake becomes one: Shutdown and Close find either.
-func (h *handshake) register(c *Conn) error {
-	if h.s != nil {
-		return h.s.register(h, c)
-	}
-	h.reg.add(c)
-	h.conn = c
-	return nil
-}
-
 // setConn changes what cut closes.
 func (h *handshake) setConn(nc net.Conn) {
 	h.mu.Lock()

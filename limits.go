@@ -200,20 +200,22 @@ func (s *Server) dropPlace(p *place) {
 	s.checkIdle()
 }
 
-// register brings the connection of h's among the others. The place is its own from
-// here on.
-func (s *Server) register(h *handshake, c *Conn) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping.Load() {
-		return errGoingDown
+// register brings c among the connections, which is the moment in which the
+// handshake becomes one: Shutdown and Close find either. Its place is c's from then on.
+func (h *handshake) register(c *Conn) error {
+	if s := h.s; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.stopping.Load() {
+			return errGoingDown
+		}
+		if h.place.client != nil {
+			c.details().client = h.place.client // c.mu is held
+		}
+		h.place = place{}
+		delete(s.handshakes, h)
 	}
-	if h.place.client != nil {
-		c.details().client = h.place.client // c.mu is held
-	}
-	h.place = place{}
-	s.reg.add(c)
-	delete(s.handshakes, h)
+	h.reg.add(c)
 	h.conn = c
 	return nil
 }
