@@ -102,19 +102,20 @@ type Server struct {
 	// slog.Default() when it is nil.
 	ErrorLog *slog.Logger
 
-	once     sync.Once
-	reg      registry
-	slots    chan struct{} // as many as MaxHandshakes; nil without a limit
-	stopped  chan struct{} // closed when stopping is set
-	refusing atomic.Int32  // sockets that are being turned away
-	waiting  atomic.Int32  // handshakes that wait for a slot
+	once       sync.Once
+	reg        registry
+	slots      chan struct{} // as many as MaxHandshakes; nil without a limit
+	stopped    chan struct{} // closed when stopping is set
+	plain      *http.Server  // serves the pages
+	plainOnce  sync.Once     // for its Serve
+	plainQueue chan net.Conn // sockets for it
+	refusing   atomic.Int32  // sockets that are being turned away
+	waiting    atomic.Int32  // handshakes that wait for a slot
 
 	mu         sync.Mutex // guards what follows
 	listeners  map[*listening]struct{}
 	handshakes map[*handshake]struct{} // under way, or being refused
 	clients    map[netip.Addr]*client  // that have a connection, for MaxConnsPerIP
-	plain      *http.Server
-	plainQueue chan net.Conn
 	plainConns map[*plainConn]struct{}
 	places     [placeKinds]int // that are taken
 	idle       chan struct{}   // closed when nothing is left while shutting down
@@ -241,7 +242,7 @@ func (s *Server) init() {
 		s.handshakes = make(map[*handshake]struct{})
 		s.clients = make(map[netip.Addr]*client)
 		s.plainConns = make(map[*plainConn]struct{})
-		s.plainQueue = make(chan net.Conn)
+		s.plain, s.plainQueue = s.newPlainServer(), make(chan net.Conn)
 		if s.MaxHandshakes > 0 {
 			s.slots = make(chan struct{}, s.MaxHandshakes)
 		}
@@ -451,22 +452,20 @@ func (s *Server) Stats() Stats {
 
 // stop closes the listeners, and says whether connections are left; then idle
 // is closed with the last one's end.
-func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
+func (s *Server) stop() (idle <-chan struct{}) {
 	s.mu.Lock()
-	first := !s.stopping.Swap(true)
-	if first {
+	if !s.stopping.Swap(true) {
 		close(s.stopped)
+		for _, f := range s.onShutdown {
+			go s.reg.guard(nobody{}, f)
+		}
 	}
 	listeners, handshakes := slices.Collect(maps.Keys(s.listeners)), slices.Collect(maps.Keys(s.handshakes))
 	if s.idle == nil {
 		s.idle = make(chan struct{})
 	}
-	idle, plain = s.idle, s.plain
+	idle = s.idle
 	s.checkIdle()
-	var hooks []func()
-	if first {
-		hooks = s.onShutdown
-	}
 	s.mu.Unlock()
 	for _, ln := range listeners {
 		ln.Close()
@@ -474,10 +473,7 @@ func (s *Server) stop() (idle <-chan struct{}, plain *http.Server) {
 	for _, h := range handshakes {
 		h.shorten(time.Second)
 	}
-	for _, f := range hooks {
-		go s.reg.guard(nobody{}, f)
-	}
-	return idle, plain
+	return idle
 }
 
 // RegisterOnShutdown registers a function to be called once, on a goroutine of its
@@ -508,15 +504,9 @@ func (s *Server) RegisterOnShutdown(f func()) {
 // called from a function that http.Server.RegisterOnShutdown got, or after it.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.init()
-	idle, plain := s.stop()
+	idle := s.stop()
 	plainDone := make(chan error, 1)
-	go func() {
-		var err error
-		if plain != nil {
-			err = plain.Shutdown(ctx)
-		}
-		plainDone <- err
-	}()
+	go func() { plainDone <- s.plain.Shutdown(ctx) }()
 	s.sendAway(ctx, idle)
 	select {
 	case <-idle:
@@ -565,7 +555,7 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 // behind it does.
 func (s *Server) Close() error {
 	s.init()
-	_, plain := s.stop()
+	s.stop()
 	s.mu.Lock()
 	s.closed.Store(true)
 	handshakes, plainConns := slices.Collect(maps.Keys(s.handshakes)), slices.Collect(maps.Keys(s.plainConns))
@@ -578,10 +568,7 @@ func (s *Server) Close() error {
 	for _, c := range s.reg.conns() {
 		c.finish(&EndError{By: SideServer, Err: errShutdown})
 	}
-	var err error
-	if plain != nil {
-		err = plain.Close()
-	}
+	err := s.plain.Close()
 	for _, pc := range plainConns { // net/http may not have had it yet
 		s.reg.cutConn(pc)
 	}

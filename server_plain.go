@@ -94,10 +94,7 @@ func (s *Server) enterPlain(h *handshake, pc *plainConn) bool {
 	s.plainConns[pc] = struct{}{}
 	delete(s.handshakes, h)
 	s.checkIdle()
-	if s.plain == nil {
-		s.plain = s.newPlainServer()
-		go s.plain.Serve(plainListener{s})
-	}
+	s.plainOnce.Do(func() { go s.plain.Serve(plainListener{s}) })
 	return !s.closed.Load()
 }
 
