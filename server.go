@@ -221,14 +221,6 @@ func restrictTLS(config *tls.Config) *tls.Config {
 	return config
 }
 
-// pages returns what serves plain HTTP, nil for nothing.
-func (s *Server) pages() http.Handler {
-	if s.HTTP == nil && s.HTTPServer != nil {
-		return s.HTTPServer.Handler
-	}
-	return s.HTTP
-}
-
 // init makes what connections share, once.
 func (s *Server) init() {
 	s.once.Do(func() {
@@ -399,13 +391,6 @@ func (s *Server) handlerOf(c *Conn) Handler {
 	return s.Handler
 }
 
-// isPage reports whether a request is HTTP's: it doesn't ask for a WebSocket, or
-// nothing here would serve one.
-func (s *Server) isPage(r *http.Request) bool {
-	served := s.Handler != nil || s.Upgrader.OnUpgrade != nil
-	return s.pages() != nil && !(served && wantsUpgrade(r))
-}
-
 // ServeHTTP upgrades the request and serves the connection by Handler, so that
 // a Server can be mounted on a mux. Under Events it returns when the connection
 // is open, and net/http's goroutine and buffers are free. A request that asks for no
@@ -438,16 +423,6 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 			}
 		}
 	}
-}
-
-// Stats returns the counters as they are now.
-func (s *Server) Stats() Stats {
-	stats := s.reg.stats()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stats.Handshaking = len(s.handshakes) - int(s.waiting.Load())
-	stats.HTTP = len(s.plainConns)
-	return stats
 }
 
 // stop closes the listeners, and says whether connections are left; then idle

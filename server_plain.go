@@ -45,6 +45,21 @@ type tlsConn interface{ ConnectionState() tls.ConnectionState }
 // plainKey marks the requests that came to net/http by this Server.
 type plainKey struct{ s *Server }
 
+// pages returns what serves plain HTTP, nil for nothing.
+func (s *Server) pages() http.Handler {
+	if s.HTTP == nil && s.HTTPServer != nil {
+		return s.HTTPServer.Handler
+	}
+	return s.HTTP
+}
+
+// isPage reports whether a request is HTTP's: it doesn't ask for a WebSocket, or
+// nothing here would serve one.
+func (s *Server) isPage(r *http.Request) bool {
+	served := s.Handler != nil || s.Upgrader.OnUpgrade != nil
+	return s.pages() != nil && !(served && wantsUpgrade(r))
+}
+
 // leaveToHTTP hands the socket to net/http with what was read from it. A
 // request for a WebSocket that follows on the same socket comes back by
 // routePlain.

@@ -143,6 +143,16 @@ type RTTStats struct {
 	Buckets [rttBuckets]uint64
 }
 
+// Stats returns the counters as they are now.
+func (s *Server) Stats() Stats {
+	stats := s.reg.stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats.Handshaking = len(s.handshakes) - int(s.waiting.Load())
+	stats.HTTP = len(s.plainConns)
+	return stats
+}
+
 func (g *registry) stats() Stats {
 	t := &g.total
 	s := Stats{
