@@ -315,11 +315,6 @@ func (h *handshake) claim() bool {
 // and found before the answer leaves, so that a client that has read it finds
 // itself in Stats; and locked until then, so that nothing overtakes it.
 func (h *handshake) accept(a *answer) (*Conn, error) {
-	if h.nc == nil {
-		if err := h.takeOver(); err != nil {
-			return nil, h.end(err, nil)
-		}
-	}
 	callbacks := h.reg.events
 	if a.Handler != nil {
 		callbacks = asEvents(a.Handler)
@@ -352,9 +347,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	if h.watch != nil {
 		h.watch.Stop()
 	}
-	if h.s != nil {
-		h.s.freeSlot(h)
-	}
+	h.freeSlot()
 	return c, nil
 }
 
@@ -524,18 +517,13 @@ const refusalTime = 2 * time.Second
 
 // lost returns why the handshake was given up, to the one that served it.
 func (h *handshake) lost() error {
-	h.mu.Lock()
-	err, taken := h.err, h.taken
-	h.mu.Unlock()
-	if taken != nil {
-		if <-taken; h.nc == nil {
-			h.refuseHTTP(h.r, err, nil)
-		}
-	} else {
+	if h.taken == nil {
 		free(&h.in)
+	} else if <-h.taken; h.nc == nil {
+		h.refuseHTTP(h.r, h.err, nil)
 	}
-	h.trace.closed(err) // unless that was seen
-	return err
+	h.trace.closed(h.err) // unless that was seen
+	return h.err
 }
 
 // guard runs a step in which the application's functions are called, those of a

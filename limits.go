@@ -234,15 +234,15 @@ func (s *Server) leave(c *Conn) {
 
 // giveBack counts h out, once.
 func (s *Server) giveBack(h *handshake) {
-	s.freeSlot(h)
+	h.freeSlot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dropPlace(&h.place)
 }
 
-func (s *Server) freeSlot(h *handshake) {
+func (h *handshake) freeSlot() {
 	if h.slot.Swap(false) {
-		<-s.slots
+		<-h.s.slots
 	}
 }
 

@@ -206,8 +206,13 @@ func (h *handshake) readOnLoop(s *netloop.Socket, w *netloop.Worker) (*Conn, err
 }
 
 // adopt gives the socket to who will serve it: the loop, under callbacks and where it
-// can, or a goroutine, for which the loop lets it go.
+// can, or a goroutine, for which the loop lets it go. net/http gives it up before.
 func (h *handshake) adopt(callbacks *Events) (net.Conn, error) {
+	if h.nc == nil {
+		if err := h.takeOver(); err != nil {
+			return nil, err
+		}
+	}
 	s, onLoop := h.nc.(*netloop.Socket)
 	if onLoop && callbacks == nil {
 		nc, err := s.Detach()

@@ -102,7 +102,7 @@ func (h *handshake) leaveToHTTP() error {
 // enterPlain moves h's socket from the handshakes to net/http's, unless Close
 // was called.
 func (s *Server) enterPlain(h *handshake, pc *plainConn) bool {
-	s.freeSlot(h)
+	h.freeSlot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pc.place, h.place = h.place, place{}
