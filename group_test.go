@@ -247,7 +247,7 @@ func TestSendWhileClosing(t *testing.T) {
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			r := newRoom(t, Upgrader{})
+			r := newRoom(t, Upgrader{SendQueue: 1 << 30}) // the end may be late
 			for round := range 200 {
 				p := r.join(t, 1)[0]
 				var c *Conn
