@@ -140,11 +140,12 @@
 //
 // # Examples, and tests of your own
 //
-// The examples run as tests, and are in files of their own: example_test.go has
-// one for most exported names, example_accept_test.go the ways in which clients
-// say who they are and routes by path, example_apps_test.go and
-// example_dashboard_test.go small whole applications. Programs with a page to
-// open are in the directory examples. Package websockettest has a client for the tests of handlers.
+// The examples run as tests, and are in files of their own: example_test.go,
+// example_conn_test.go and example_group_test.go have one for most exported names,
+// example_accept_test.go the ways in which clients say who they are and routes by
+// path, example_apps_test.go and example_dashboard_test.go small whole
+// applications. Programs with a page to open are in the directory examples.
+// Package websockettest has a client for the tests of handlers.
 //
 // # What isn't here
 //
