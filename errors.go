@@ -72,7 +72,7 @@ func (e *CloseError) Error() string {
 // code it was told, and the section that holds the rule.
 type ProtocolError struct {
 	Code    CloseCode // that the peer is told
-	Reason  string    // what was received; the close frame carries it too
+	Reason  string    // what was received; EndError.SentReason is what the peer was told of it
 	Section string    // as in "RFC 6455, section 5.5"; empty for a limit of ours
 }
 

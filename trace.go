@@ -45,8 +45,8 @@ type Trace struct {
 	FrameRead func(id uint64, f *TraceFrame)
 	// FrameWritten is called before a frame is written.
 	FrameWritten func(id uint64, f *TraceFrame)
-	// State is called when the connection's state changes: to "open" behind the
-	// 101, "closing" and "closed" as in a browser's readyState, or to "http"
+	// State is called when the connection's state changes: to "open" after Answer
+	// with a 101, "closing" and "closed" as in a browser's readyState, or to "http"
 	// when it is left to Server.HTTP.
 	State func(id uint64, state string)
 	// Closed is called once, when the socket is closed. err is the *EndError,

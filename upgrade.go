@@ -118,7 +118,7 @@ type Upgrader struct {
 	// CloseTimeout is how long the closing handshake may make no progress, as
 	// the peer reads what was written before; 5 s by default. It can't be switched
 	// off. A peer that has our close frame, goes on sending and never answers has
-	// four times that.
+	// five times that.
 	CloseTimeout time.Duration
 	// MinRate is the bytes in a second that a message under way must make, coming
 	// or going, over half a minute; off by default. Under it: close code 1008.
