@@ -46,7 +46,8 @@ func (c CloseCode) complains() bool {
 	return CloseProtocolError <= c && c <= CloseInternalError && c.sendable()
 }
 
-// ErrServerClosed is what Serve and its kin return after Shutdown or Close.
+// ErrServerClosed is what Serve and its kin return after Shutdown or Close. The
+// ends of connections that these close match it too, see EndError.
 var ErrServerClosed = errors.New("websocket: server closed")
 
 // ErrMessageTooBig is matched, through errors.Is, by the error of a read whose
