@@ -47,10 +47,10 @@ type Upgrader struct {
 	Subprotocols []string
 	// Origins are the pages that may connect beside those of the server's own
 	// host and port, as "https://example.com", "example.com:8080" for http and
-	// https, or "https://*.example.com" for its subdomains, but not for itself. "*"
-	// allows every Origin, whatever it says, as "null" or the "file://" of an
-	// application. Another is refused with 403. A request without Origin doesn't
-	// come from a page and is allowed (section 10.2).
+	// https (over TLS for https alone), or "https://*.example.com" for its
+	// subdomains, but not for itself. "*" allows every Origin, whatever it says, as
+	// "null" or the "file://" of an application. Another is refused with 403. A
+	// request without Origin doesn't come from a page and is allowed (section 10.2).
 	Origins []string
 	// CheckOrigin replaces that rule when it is set: where it returns false the
 	// request is refused with 403.
