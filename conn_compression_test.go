@@ -3,6 +3,7 @@ package websocket
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -30,6 +31,7 @@ func TestCompressionDefaults(t *testing.T) {
 		{Compression{Level: 9, Threshold: -1, FrameSize: -1, ServerContext: true, WindowBits: 99}, deflate.Better, 0, 32 << 10, both(15)},
 		{Compression{Level: -1, Threshold: 1, WindowBits: 1}, deflate.Fast, 1, 32 << 10, deflate.Policy{ClientContext: true, Bits: 8}},
 		{Compression{ServerContext: true, WindowBits: 10, ContextMemory: 1 << 40}, deflate.Fast, 512, 32 << 10, both(10)},
+		{Compression{FrameSize: math.MaxInt}, deflate.Fast, 512, 16 << 20, deflate.Policy{ClientContext: true, Bits: 15}},
 		{Compression{ServerContext: true, ContextMemory: -1}, deflate.Fast, 512, 32 << 10, deflate.Policy{Tell: true, Bits: 15}},
 	} {
 		before := tt.c

@@ -286,15 +286,17 @@ type Compression struct {
 	ContextMemory int64
 
 	// FrameSize is the number of bytes of a message, before compression, that
-	// a writer got from Conn.NextWriter gathers for one frame. 0 stands for
-	// 32 KiB, the largest window there is: without ServerContext frames don't
-	// refer to each other.
+	// a writer got from Conn.NextWriter gathers for one frame. It takes as much
+	// memory, and as much again while it compresses. 0 stands for 32 KiB, the
+	// largest window there is: without ServerContext frames don't refer to each
+	// other. More than 16 MiB count as 16 MiB.
 	FrameSize int
 }
 
 const (
 	defaultThreshold     = 512
 	defaultFrameSize     = 32 << 10
+	maxFrameSize         = 1 << maxBufferBits // a writer has a buffer of that size
 	defaultContextMemory = 512 << 20
 	contextBits          = 12 // the window that ServerContext has by default
 )
@@ -328,7 +330,7 @@ func (c *Compression) frameSize() int {
 	if c.FrameSize <= 0 {
 		return defaultFrameSize
 	}
-	return c.FrameSize
+	return min(c.FrameSize, maxFrameSize)
 }
 
 // contextMemory is what the contexts of all open connections may take.

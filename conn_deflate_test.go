@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -122,6 +123,7 @@ func TestNextWriterDeflates(t *testing.T) {
 		{"permessage-deflate", 0, 100, long[:600], false, 6, 0},
 		{"permessage-deflate", -1, 1, long[:9], true, 9, 0},
 		{"permessage-deflate", 0, 0, long, true, 1, 32768},
+		{"permessage-deflate", 0, math.MaxInt, long, true, 1, 32768},
 		{"permessage-deflate", 0, 0, long[:511], false, 1, 0},
 		{"permessage-deflate", -1, 0, "", true, 1, 0},
 		{"permessage-deflate", 0, 0, "", false, 1, 0},
