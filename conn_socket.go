@@ -340,15 +340,16 @@ func (c *Conn) tookBytes(n int) {
 	touch(&w.writtenAt, c.reg.now.Load())
 }
 
-// SetWriteDeadline sets the time after which the application's writes fail
-// with an error that matches os.ErrDeadlineExceeded; the zero time means
-// never. Until then it replaces WriteTimeout for them, and may be later than
-// that. A write that had begun may have left half a frame on the stream, so
-// its connection is cut; so it is when a writer of NextWriter's comes too late
-// with the next piece. Any other write that begins too late sends nothing and
-// leaves the connection as it was. Pings, pongs, close frames and what Send has queued don't care: a deadline
-// that is set before each write and forgotten after it ends nothing by itself.
-// Once the end has begun SetWriteDeadline returns net.ErrClosed.
+// SetWriteDeadline sets the time after which the application's writes fail with
+// an error that matches os.ErrDeadlineExceeded; the zero time means never. Until
+// then it replaces WriteTimeout for them, and may be later than that. A write
+// that had begun may have left half a frame on the stream, so its connection is
+// cut; so it is when a frame of a NextWriter's message has left and the next
+// comes too late. Any other write that begins too late sends nothing and leaves
+// the connection as it was. Pings, pongs, close frames and what Send has queued
+// don't care: a deadline that is set before each write and forgotten after it
+// ends nothing by itself. Once the end has begun SetWriteDeadline returns
+// net.ErrClosed.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -94,15 +94,15 @@
 //
 // What one connection may cost has limits, which hold for the zero value of
 // [Upgrader] and [Server]; their fields tell. How many connections there may be,
-// in all and of one client, is for you to say: see Server.MaxConns. A message that comes in has at most 1 MiB,
-// counted after inflating, in at most 131,072 fragments. Memory isn't allocated
-// for a length that was only declared: at most 64 KiB ahead of what has come, or
-// three times as much again. A handshake takes at most 10 s, OnUpgrade included,
-// and its header section 16 KiB. A peer that makes no progress for 20 s after a ping, or
-// takes nothing of a write for 10 s, is cut; one that keeps reading is not,
-// however slowly: timeouts measure the time without progress. Pages of other
-// origins are refused. Text that comes in is always UTF-8; text that goes out is
-// the caller's word.
+// in all and of one client, is for you to say: see Server.MaxConns. A message
+// that comes in has at most 1 MiB, counted after inflating, in at most 131,072
+// fragments. Memory isn't allocated for a length that was only declared: at most
+// 64 KiB ahead of what has come, or three times as much again. A handshake takes
+// at most 10 s, OnUpgrade included, and its header section 16 KiB. A peer that
+// makes no progress for 20 s after a ping, or takes nothing of a write for 10 s,
+// is cut; one that keeps reading is not, however slowly: timeouts measure the
+// time without progress. Pages of other origins are refused. Text that comes in
+// is always UTF-8; text that goes out is the caller's word.
 //
 // # Memory of an idle connection
 //

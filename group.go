@@ -185,11 +185,11 @@ const (
 )
 
 // Broadcast sends messages to every member as Send does, and returns how many
-// members took them into their queue or to the system. It never waits for one: a message that comes alone is written at
-// once, as far as the socket takes it, and what comes within a millisecond of
-// the last broadcast is queued, so that a burst leaves in few writes. A
-// goroutine's broadcasts reach every member in their order; of two goroutines'
-// it is not said which comes first.
+// took them, into their queue or at once into the socket. It never waits for
+// one: a message that comes alone is written at once, as far as the socket takes
+// it, and what comes within a millisecond of the last broadcast is queued, so
+// that a burst leaves in few writes. A goroutine's broadcasts reach every member
+// in their order; of two goroutines' it is not said which comes first.
 func (g *Group) Broadcast(m ...*PreparedMessage) int {
 	var to [groupShards]audience
 	for i := range g.shards {
