@@ -339,7 +339,7 @@ const (
 // has not read yet; so the sending half is closed, and what is in flight is read and
 // thrown away (RFC 6455, section 7.1.1), here for lingerTime.
 func (g *registry) linger(nc net.Conn) {
-	if nc.SetDeadline(time.Now().Add(lingerTime)) == nil { // or it could be for ever
+	if g.setDeadline(nc, net.Conn.SetDeadline, time.Now().Add(lingerTime)) == nil { // or it could be for ever
 		closeSending(nc)
 		g.discardUntilEnd(nc)
 	}

@@ -81,7 +81,7 @@ func (c *Conn) refuseMessages() {
 	c.startRead()
 	err := c.beginMessage()
 	for err != nil && isTimeout(err) && c.connState() != stateClosed { // a deadline that was for the reads before
-		c.nc.SetReadDeadline(time.Time{})
+		c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, time.Time{})
 		err = c.beginMessage()
 	}
 	if err == nil {
@@ -116,9 +116,9 @@ func (c *Conn) beginClose(e *EndError) bool {
 	if e.code != 0 { // else no closing handshake
 		c.trace.state(stateClosing)
 	}
-	c.nc.SetReadDeadline(time.Time{}) // the application's
+	c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, time.Time{}) // the application's
 	if c.rare().held.Load() {
-		c.nc.SetWriteDeadline(time.Time{})
+		c.reg.setDeadline(c.nc, net.Conn.SetWriteDeadline, time.Time{})
 	}
 	c.lookSoon()
 	return true

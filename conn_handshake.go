@@ -266,7 +266,7 @@ func (h *handshake) shorten(t time.Duration) {
 	case h.phase == phaseDeciding && h.cancel != nil: // else it won't take long
 		time.AfterFunc(t, func() { h.giveUp(errGoingDown) })
 	case h.phase == phaseReading && h.nc != nil:
-		if h.nc.SetReadDeadline(time.Now().Add(t)) != nil {
+		if h.reg.setDeadline(h.nc, net.Conn.SetReadDeadline, time.Now().Add(t)) != nil {
 			time.AfterFunc(t, h.cut)
 		}
 	}
@@ -495,7 +495,7 @@ func (h *handshake) giveUp(err error) (given bool) {
 		close(h.taken)
 	}
 	if h.nc != nil {
-		h.nc.SetDeadline(time.Now().Add(refusalTime))
+		h.reg.setDeadline(h.nc, net.Conn.SetDeadline, time.Now().Add(refusalTime))
 	}
 	h.conclude(r, t, err, nil, true)
 	return true

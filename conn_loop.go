@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -230,11 +231,11 @@ func (c *Conn) lingerAndFinish() {
 		beginLinger(c.sock, end)
 		return
 	}
-	c.nc.SetWriteDeadline(soon) // of TLS' alert
+	c.reg.setDeadline(c.nc, net.Conn.SetWriteDeadline, soon) // of TLS' alert
 	if !closeSending(c.nc) {
 		end = soon // the peer doesn't see ours before this is over
 	}
-	c.nc.SetReadDeadline(end)
+	c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, end)
 	c.reg.discardUntilEnd(c.nc)
 	c.finish(nil)
 }

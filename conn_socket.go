@@ -387,7 +387,7 @@ func (c *Conn) holdToDeadline() {
 	defer c.mu.Unlock()
 	if d := c.writeDeadline(); d != nil && c.connState() != stateClosed {
 		c.rare().held.Store(true)
-		c.nc.SetWriteDeadline(*d)
+		c.reg.setDeadline(c.nc, net.Conn.SetWriteDeadline, *d)
 	}
 }
 
@@ -404,7 +404,7 @@ func (c *Conn) releaseDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rare().held.Store(false)
-	c.nc.SetWriteDeadline(time.Time{})
+	c.reg.setDeadline(c.nc, net.Conn.SetWriteDeadline, time.Time{})
 }
 
 // errLate is a write whose deadline had passed before it began.

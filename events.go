@@ -195,7 +195,7 @@ func (c *Conn) fillLate(err error, late *int) bool {
 		*late += max(n, 0)
 	} else if *late == 0 {
 		*late = lateBytes + 1
-		c.nc.SetReadDeadline(time.Now().Add(lateTime))
+		c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, time.Now().Add(lateTime))
 		n, _ = c.fillHeld()
 	}
 	return n > 0
@@ -278,7 +278,7 @@ type nobody struct{}
 func (nobody) remoteAddr() string { return "" }
 func (nobody) fail(error)         {}
 
-// read, write and closeConn call methods of nc that may be the application's. One
+// read, write, closeConn and setDeadline call methods of nc that may be the application's. One
 // that panics fails, as the network does: what is locked around them has to be let
 // go, and who calls them may serve others too.
 func (g *registry) read(nc net.Conn, p []byte) (n int, err error) {
@@ -294,6 +294,12 @@ func (g *registry) write(nc net.Conn, p []byte) (n int, err error) {
 func (g *registry) closeConn(nc net.Conn) (err error) {
 	defer g.caught(nc, &err)
 	return nc.Close()
+}
+
+// setDeadline calls a method of net.Conn's that sets one.
+func (g *registry) setDeadline(nc net.Conn, set func(net.Conn, time.Time) error, t time.Time) (err error) {
+	defer g.caught(nc, &err)
+	return set(nc, t)
 }
 
 // caught counts and logs a panic of nc's, and makes it err.

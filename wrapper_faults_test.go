@@ -42,6 +42,16 @@ func (c panickingConn) Close() error {
 	return err
 }
 
+func (c panickingConn) SetReadDeadline(t time.Time) error {
+	c.check("SetReadDeadline")
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c panickingConn) SetWriteDeadline(t time.Time) error {
+	c.check("SetWriteDeadline")
+	return c.Conn.SetWriteDeadline(t)
+}
+
 // A panickingListener accepts them, each with the same switch.
 type panickingListener struct {
 	net.Listener
@@ -67,6 +77,11 @@ func TestConnPanics(t *testing.T) {
 		"Write of a queue": {"Write", func(c *Conn) { c.Send(text("to all")) }},
 		"Write at the end": {"Write", func(c *Conn) { c.Close(CloseNormal, "") }},
 		"Close":            {"Close", func(c *Conn) { c.CloseNow() }},
+		"SetReadDeadline":  {"SetReadDeadline", func(c *Conn) { c.Close(CloseNormal, "") }},
+		"SetWriteDeadline": {"SetWriteDeadline", func(c *Conn) {
+			c.SetWriteDeadline(time.Now().Add(time.Minute))
+			c.WriteMessage(TextMessage, nil)
+		}},
 	} {
 		for kind, h := range eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
 			if text != nil {
@@ -110,6 +125,21 @@ func TestConnPanics(t *testing.T) {
 			})
 		}
 	}
+}
+
+// One that panics as the sweeper takes its deadline off is closed as any other.
+func TestConnPanicsAsItIsIdle(t *testing.T) {
+	method := "SetReadDeadline"
+	ln := &panickingListener{Listener: listen(t)}
+	s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{IdleTimeout: 100 * time.Millisecond, CloseTimeout: 200 * time.Millisecond}}
+	serve(t, s, ln)
+	p := newPeer(t, dialAddr(t, ln.Addr().String()))
+	p.handshake()
+	ln.in.Store(&method)
+	p.wantClose(CloseNormal, "idle")
+	p.send(closeFrame(CloseNormal, ""))
+	p.wantEnd()
+	eventually(t, "nothing is left", s.isAtRest)
 }
 
 // The same while a handshake is given up, by a timer.
