@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -135,20 +136,20 @@ func TestEventsAllNil(t *testing.T) {
 	p.closeWith(CloseNormal, "")
 }
 
-// A countedConn is a socket whose writes are counted.
+// A countedConn is a connection whose writes are counted.
 type countedConn struct {
-	*net.TCPConn
+	net.Conn
 	writes atomic.Int64
 }
 
 func (cc *countedConn) Write(p []byte) (int, error) {
 	cc.writes.Add(1)
-	return cc.TCPConn.Write(p)
+	return cc.Conn.Write(p)
 }
 
-func connectCounted(t *testing.T) (*Conn, *peer, *countedConn) {
-	server, client := tcpPair(t)
-	cc := &countedConn{TCPConn: server.(*net.TCPConn)}
+func connectCounted(t *testing.T, pair transport) (*Conn, *peer, *countedConn) {
+	server, client := pair(t)
+	cc := &countedConn{Conn: server}
 	c, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return cc, client })
 	cc.writes.Store(0)
 	return c, p, cc
@@ -191,32 +192,35 @@ var batches = []struct {
 }
 
 // Answers to frames that came in one segment leave in one write, whoever is
-// the last of them; and what 16 KiB don't hold makes another.
+// the last of them; and what 16 KiB don't hold makes another. In a bubble, since the
+// sweeper would flush in the midst of a batch that takes a quarter of a second.
 func TestBatchIsOneWrite(t *testing.T) {
 	for _, test := range batches {
 		t.Run(test.name, func(t *testing.T) {
-			c, p, cc := connectCounted(t)
-			n := 0
-			serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
-				n++
-				test.answer(c, n, data)
-			}})
-			p.send(test.sent)
-			for i := range test.frames {
-				if _, _, err := p.frame(); err != nil {
-					t.Fatalf("frame %d: %v", i, err)
+			synctest.Test(t, func(t *testing.T) {
+				c, p, cc := connectCounted(t, pipePair)
+				n := 0
+				serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
+					n++
+					test.answer(c, n, data)
+				}})
+				p.send(test.sent)
+				for i := range test.frames {
+					if _, _, err := p.frame(); err != nil {
+						t.Fatalf("frame %d: %v", i, err)
+					}
 				}
-			}
-			if got := cc.writes.Load(); got != test.writes {
-				t.Errorf("%d answers took %d writes, want %d", test.frames, got, test.writes)
-			}
+				if got := cc.writes.Load(); got != test.writes {
+					t.Errorf("%d answers took %d writes, want %d", test.frames, got, test.writes)
+				}
+			})
 		})
 	}
 }
 
 // Without Events nothing is held back, and Flush has nothing to do.
 func TestNoCorkOutsideEvents(t *testing.T) {
-	c, p, cc := connectCounted(t)
+	c, p, cc := connectCounted(t, tcpPair)
 	p.send(bytes.Repeat(textFrame("x"), 10))
 	for range 10 {
 		if _, data, err := c.ReadMessage(); err != nil || c.WriteMessage(TextMessage, data) != nil {
@@ -261,27 +265,29 @@ func TestFlushInsideOnMessage(t *testing.T) {
 func TestControlFramesInABatch(t *testing.T) {
 	ping := strings.Repeat("p", maxControlPayloadLen)
 	for _, size := range []int{10, 4085} { // 28 bytes are left of 16 KiB
-		c, p, cc := connectCounted(t)
-		answer := strings.Repeat("x", size)
-		n := 0
-		serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
-			c.WriteMessage(TextMessage, []byte(answer))
-			if n++; n == 4 {
-				if !c.tryControl(opPing, []byte(ping)) {
-					t.Error("the ping found a writer at work")
+		synctest.Test(t, func(t *testing.T) {
+			c, p, cc := connectCounted(t, pipePair)
+			answer := strings.Repeat("x", size)
+			n := 0
+			serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
+				c.WriteMessage(TextMessage, []byte(answer))
+				if n++; n == 4 {
+					if !c.tryControl(opPing, []byte(ping)) {
+						t.Error("the ping found a writer at work")
+					}
+					c.Flush() // waits for the goroutine that the ping was left to
 				}
-				c.Flush() // waits for the goroutine that the ping was left to
+			}})
+			p.send(bytes.Repeat(textFrame("x"), 5))
+			for range 4 {
+				p.want(opText, answer)
 			}
-		}})
-		p.send(bytes.Repeat(textFrame("x"), 5))
-		for range 4 {
+			p.want(opPing, ping)
 			p.want(opText, answer)
-		}
-		p.want(opPing, ping)
-		p.want(opText, answer)
-		if got := cc.writes.Load(); got != 2 {
-			t.Errorf("answers of %d bytes and a ping took %d writes, want 2", size, got)
-		}
+			if got := cc.writes.Load(); got != 2 {
+				t.Errorf("answers of %d bytes and a ping took %d writes, want 2", size, got)
+			}
+		})
 	}
 }
 
