@@ -193,11 +193,7 @@ func eventuallyNoLoop(t *testing.T) {
 		}
 		return n
 	}
-	for deadline := time.Now().Add(5 * time.Second); left() > 0; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d workers serve a loop that nothing needs", left())
-		}
-	}
+	eventually(t, "no worker serves a loop that nothing needs", func() bool { return left() == 0 })
 }
 
 // A crowd of new clients doesn't keep those that were accepted from being served:
