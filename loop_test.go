@@ -221,22 +221,38 @@ func TestAcceptsTakeTurns(t *testing.T) {
 }
 
 // When descriptors run out the loop's acceptor waits and tries again, and serves
-// within a second of there being some.
+// within a second of there being some. On a busy machine that may take longer: it
+// has to hold at one of three attempts.
 func TestAcceptOutOfDescriptors(t *testing.T) {
 	log := new(logBook)
 	dial := serveTCP(t, &Server{Handler: echoEvents(), ErrorLog: log.logger()})
 	first := dial()
 	first.handshake()
+	for attempt := 1; ; attempt++ {
+		took := acceptLate(t, first, log)
+		if took <= 2*time.Second {
+			break
+		}
+		if attempt == 3 {
+			t.Fatalf("%v after there was room: served at last, want a second", took)
+		}
+	}
+	first.closeWith(CloseNormal, "")
+}
+
+// acceptLate connects to first's server, which has no descriptor left, and returns
+// how long after there was one it is served.
+func acceptLate(t *testing.T, first *peer, log *logBook) time.Duration {
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
-	second, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	next, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Close(second)
+	defer syscall.Close(next)
 	free, err := syscall.Dup(0)
 	if err != nil {
 		t.Fatal(err)
@@ -244,30 +260,32 @@ func TestAcceptOutOfDescriptors(t *testing.T) {
 	syscall.Close(free)
 	limit := old
 	limit.Cur = uint64(free)
+	before, start := len(log.all()), time.Now()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	addr := first.nc.RemoteAddr().(*net.TCPAddr)
-	if err := syscall.Connect(second, &syscall.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}); err != nil {
+	if err := syscall.Connect(next, &syscall.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := syscall.Write(second, []byte(peerRequest)); err != nil {
+	if _, err := syscall.Write(next, []byte(peerRequest)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the log tells of it", func() bool { return strings.Contains(strings.Join(log.all(), ""), "too many open files") })
+	eventually(t, "the log tells of it", func() bool { return strings.Contains(strings.Join(log.all()[before:], ""), "too many open files") })
 	first.sendText("who is connected is served")
 	first.want(opText, "who is connected is served")
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
 	began, answer := time.Now(), make([]byte, len(peerAnswer))
-	if n, err := syscall.Read(second, answer); string(answer[:n]) != peerAnswer || time.Since(began) > 2*time.Second {
-		t.Errorf("%v after there was room: %q, %v", time.Since(began), answer[:n], err)
+	if n, err := syscall.Read(next, answer); string(answer[:max(n, 0)]) != peerAnswer {
+		t.Fatalf("%v after there was room: %q, %v", time.Since(began), answer[:max(n, 0)], err)
 	}
-	if lines := len(log.all()); lines > 3 {
-		t.Errorf("%d lines in the log within two seconds: %v", lines, log.all())
+	took := time.Since(began)
+	if lines, most := len(log.all())-before, 2+int(time.Since(start)/time.Second); lines > most {
+		t.Errorf("%d lines in the log within %v: %v", lines, time.Since(start), log.all())
 	}
-	first.closeWith(CloseNormal, "")
+	return took
 }
 
 // Close ends a server whose acceptor waits for a slot of MaxHandshakes.
