@@ -148,8 +148,8 @@ func TestMaxHTTPConns(t *testing.T) {
 				t.Errorf("request %d, from %s: %d, want %d", i, test.from, got, test.want)
 			}
 			kept = append(kept, p)
+			synctest.Wait() // until one that was refused has given its place back
 		}
-		synctest.Wait()
 		if got := s.Stats(); got.HTTP != 5 || s.places[forPages] != 5 || s.places[forSocket] != 0 {
 			t.Errorf("%d sockets of HTTP in Stats, %d places of HTTP and %d of WebSockets taken; want 5, 5, 0", got.HTTP, s.places[forPages], s.places[forSocket])
 		}

@@ -405,6 +405,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 		for range 10 {
 			ln.dial(t).status(peerRequest)
 		}
+		synctest.Wait()
 		lines := book.all()
 		if len(lines) != 2 || !strings.Contains(lines[0], "level=INFO") || !strings.Contains(lines[0], "evil.example") ||
 			!strings.Contains(lines[1], "level=ERROR") || !strings.Contains(lines[1], "MaxConns") {
