@@ -524,27 +524,30 @@ func TestPings(t *testing.T) {
 
 // A body that never comes to its end lasts no longer than its session.
 func TestDrippingPost(t *testing.T) {
-	a := start(t, &Server{PingInterval: time.Second, PingTimeout: 300 * time.Millisecond})
-	p := a.poll()
-	nc, err := net.Dial("tcp", a.ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(patience))
-	fmt.Fprintf(nc, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", Path+polling+"&sid="+p.sid)
-	go func() {
-		for range time.Tick(10 * time.Millisecond) {
-			if _, err := io.WriteString(nc, "4"); err != nil {
-				return
-			}
+	inMemory(t, &Server{}, func(t *testing.T, a *app) {
+		p := a.poll()
+		nc, err := a.ln.(*websockettest.Listener).Dial()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
-	if err != nil || resp.StatusCode != 413 {
-		t.Errorf("the answer: %v, %v; want 413", resp, err)
-	}
-	a.wantEnd("ping timeout")
+		fmt.Fprintf(nc, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", Path+polling+"&sid="+p.sid)
+		dripped := make(chan struct{})
+		go func() {
+			defer close(dripped)
+			for range time.Tick(time.Second) {
+				if _, err := io.WriteString(nc, "4"); err != nil {
+					return
+				}
+			}
+		}()
+		resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+		if err != nil || resp.StatusCode != 413 {
+			t.Errorf("the answer: %v, %v; want 413", resp, err)
+		}
+		a.wantEnd("ping timeout")
+		nc.Close()
+		<-dripped
+	})
 }
 
 // What waits for a GET that never comes is bounded.
