@@ -280,7 +280,7 @@ func TestWrongRequests(t *testing.T) {
 // Who begins and goes silent is let go by the library, and waited for here
 // without end: long after, it is still served.
 func TestSlowPeer(t *testing.T) {
-	slow, other := dial(t, startScratch(t)), dial(t, startLibrary(t, websocket.Upgrader{HandshakeTimeout: 50 * time.Millisecond}))
+	slow, other := dial(t, startScratch(t)), dial(t, startLibrary(t, websocket.Upgrader{HandshakeTimeout: 500 * time.Millisecond}))
 	half := len(lawful) / 2
 	io.WriteString(slow, lawful[:half])
 	io.WriteString(other, lawful[:half])
