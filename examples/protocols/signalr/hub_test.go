@@ -262,7 +262,7 @@ func TestDeafMethod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := serve(t, &Hub{}, ln, func(u *websocket.Upgrader) { u.PingInterval, u.PongTimeout = 50*time.Millisecond, 500*time.Millisecond })
+	a := serve(t, &Hub{}, ln, func(u *websocket.Upgrader) { u.PingInterval, u.PongTimeout = 50*time.Millisecond, 2*time.Second })
 	c := a.dial()
 	say(c, `{"type":1,"invocationId":"3","target":"deaf","arguments":[],"streamIds":["4"]}`)
 	for range uploadAhead + 1 {
