@@ -109,7 +109,8 @@ func TestNATSRestarts(t *testing.T) {
 // A node begins without NATS, and finds it later.
 func TestNATSStartsLater(t *testing.T) {
 	addr := freeAddr(t)
-	a, b := startNode(t, "a", "nats://"+addr), startNode(t, "b", "nats://"+addr)
+	a := startNodeBy(t, options{node: "a", nats: "nats://" + addr, beat: time.Second})
+	b := startNodeBy(t, options{node: "b", nats: "nats://" + addr, beat: time.Second})
 	ada, bob := a.enter("lobby", "Ada"), b.enter("lobby", "Bob")
 	if ada.welcome.Linked || bob.welcome.Linked {
 		t.Error("without NATS the welcome says that the node is linked")
@@ -124,7 +125,8 @@ func TestNATSStartsLater(t *testing.T) {
 // The people of a node that went without a word are forgotten.
 func TestSilentNode(t *testing.T) {
 	ns := startServer(t, freeAddr(t))
-	a, b := startNode(t, "a", ns.ClientURL()), startNode(t, "b", ns.ClientURL())
+	a := startNodeBy(t, options{node: "a", nats: ns.ClientURL(), beat: 100 * time.Millisecond})
+	b := startNode(t, "b", ns.ClientURL())
 	ada := a.enter("lobby", "Ada")
 	b.enter("lobby", "Bob")
 	ada.meets("Ada", "Bob")
@@ -245,9 +247,16 @@ type testNode struct {
 	addr string
 }
 
+// startNode starts a node that neither forgets another, nor does without its history,
+// because the machine is busy.
 func startNode(t *testing.T, name, natsURL string) *testNode {
 	t.Helper()
-	n, err := newNode(options{node: name, nats: natsURL, beat: 100 * time.Millisecond})
+	return startNodeBy(t, options{node: name, nats: natsURL, beat: time.Second, wait: patience})
+}
+
+func startNodeBy(t *testing.T, o options) *testNode {
+	t.Helper()
+	n, err := newNode(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +266,7 @@ func startNode(t *testing.T, name, natsURL string) *testNode {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := n.shutdown(ctx); err != nil {
-			t.Errorf("shutdown of node %s: %v", name, err)
+			t.Errorf("shutdown of node %s: %v", o.node, err)
 		}
 	})
 	return &testNode{t, n, web.Listener.Addr().String()}

@@ -37,6 +37,7 @@ type options struct {
 	nats  string        // URLs with commas between; "" for a server in this process
 	embed string        // where that one listens
 	beat  time.Duration // how often a node says who is on it
+	wait  time.Duration // for the history of a room, 0 for historyWait
 
 	proxies []netip.Prefix // whose word on who the client is, is believed
 }

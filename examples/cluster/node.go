@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -42,6 +43,7 @@ type node struct {
 	name string
 	id   string // of this run: a node that starts again knows nothing of what it said
 	beat time.Duration
+	wait time.Duration
 	chat *websocket.Server
 	nc   *nats.Conn
 	seq  atomic.Uint64 // of its packets
@@ -54,7 +56,7 @@ type node struct {
 }
 
 func newNode(o options) (*node, error) {
-	n := &node{name: o.node, id: nuid.Next(), beat: o.beat, rooms: map[string]*room{}}
+	n := &node{name: o.node, id: nuid.Next(), beat: o.beat, wait: cmp.Or(o.wait, historyWait), rooms: map[string]*room{}}
 	n.chat = &websocket.Server{
 		Handler:        websocket.Events{OnOpen: n.open, OnMessage: n.message, OnClose: n.closed},
 		Upgrader:       websocket.Upgrader{MaxMessageSize: maxLine, SendQueue: sendQueue, OnUpgrade: checkRequest},

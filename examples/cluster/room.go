@@ -92,7 +92,7 @@ func (r *room) open() {
 		}
 		r.hear(p)
 	})
-	if m, err := n.nc.Request("chat.history."+r.name, nil, historyWait); err == nil {
+	if m, err := n.nc.Request("chat.history."+r.name, nil, n.wait); err == nil {
 		var history []packet
 		if err := json.Unmarshal(m.Data, &history); err != nil {
 			log.Printf("NATS: %s: %v", m.Subject, err)
