@@ -50,23 +50,24 @@ type handshake struct {
 
 	sock *netloop.Socket // that the loop serves; nil for another
 
-	// What is small stands together: a crowd of strangers has a handshake each.
+	// The small fields stand together, which keeps a handshake small: in a crowd of
+	// strangers each has one.
 
 	slot atomic.Bool // one of MaxHandshakes is held
 
-	proxied     bool // that header is to come
+	proxied     bool // the header of the PROXY protocol is still to come
 	noKeepAlive bool // TCP's own keep-alive was left off
-	ready       bool // the loop's Ready runs
-	stays       bool // the loop goes on with the socket behind it
+	ready       bool // Ready runs, and the socket is the loop's
+	stays       bool // the loop keeps the socket when Ready returns
 
 	phase  handshakePhase // guarded by mu, as what follows
 	mu     sync.Mutex     // never held over a call that waits
 	err    error          // why it ended
 	timer  *time.Timer
-	watch  *time.Timer   // instead of a deadline that nc doesn't have; the server's alone
-	taken  chan struct{} // closed when giveUp has done with w
+	watch  *time.Timer   // stands for the deadline of an nc that has none; only who serves uses it
+	taken  chan struct{} // closed when giveUp no longer uses w
 	cancel context.CancelCauseFunc
-	detach func() bool // from net/http's context
+	detach func() bool // ends the watch on net/http's context
 }
 
 // newHandshake begins a handshake on a socket.
@@ -177,8 +178,8 @@ func (h *handshake) received(n int, err error, m *httphead.Memory) (whole bool, 
 	return true, nil
 }
 
-// parse is Parse of the parser, which is kept, without m, only for a request that
-// isn't whole: most come at once.
+// parse calls the parser. Most requests come at once: the parser is kept, without m,
+// only for one that isn't whole yet.
 func (h *handshake) parse(b []byte, m *httphead.Memory) (*http.Request, int, error) {
 	p := httphead.Parser{MaxHeader: h.reg.u.MaxHeaderBytes}
 	if h.parser != nil {
@@ -255,7 +256,7 @@ func (h *handshake) showsRequest() bool {
 	return h.asksApplication() || e == nil || e.OnOpen != nil || h.reg.u.OnRefuse != nil || h.s.pages() != nil
 }
 
-// errTookLong says that the application did.
+// errTookLong refuses a client because the application took too long.
 var errTookLong = refuse(http.StatusServiceUnavailable, "the server took longer than HandshakeTimeout to decide")
 
 // shorten leaves the handshake t more at most, for a server that goes down.
@@ -293,8 +294,8 @@ func (h *handshake) negotiate() (a answer, err error) {
 	return a, err
 }
 
-// claim settles the handshake for the one that serves it, and reports whether
-// it hadn't been given up before.
+// claim is called by who serves the handshake: from here on nobody can give it up.
+// It reports false when somebody has.
 func (h *handshake) claim() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -389,7 +390,7 @@ func (h *handshake) answer(c *Conn, a *answer) error {
 			return err
 		}
 	}
-	c.mu.Lock() // nor in the trace
+	c.mu.Lock() // in the trace, too, nothing comes before
 	err := h.register(c)
 	if err == nil {
 		h.trace.switching(a.key, head)
@@ -441,19 +442,21 @@ func (h *handshake) end(err error, extra http.Header) error {
 
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
+// outside says that giveUp calls it, and not who serves the handshake. r is nil where
+// there is no request yet.
 func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, outside bool) {
 	defer h.reg.tellRefusal(r, h.remote, err) // when it was answered
 	if h.s != nil {
 		h.s.note(h.remote, err)
 		h.s.giveBack(h)
 		defer func() {
-			if outside || !h.stays { // else lingerer does, when it is closed
+			if outside || !h.stays { // else the lingerer does, when it closes the socket
 				h.s.forget(h)
 			}
 		}()
 	}
 	switch {
-	case h.nc == nil && outside: // lost answers
+	case h.nc == nil && outside: // who serves it answers, in lost
 	case h.nc == nil:
 		h.refuseHTTP(r, err, extra)
 	case h.conn != nil: // an answer behind half a 101 would be one more lie
@@ -501,7 +504,7 @@ func (h *handshake) giveUp(err error) (given bool) {
 	return true
 }
 
-// cut closes the socket under a handshake whose answer is settled already.
+// cut closes the socket, whatever the handshake does with it.
 func (h *handshake) cut() {
 	h.mu.Lock()
 	nc := h.nc
@@ -515,14 +518,15 @@ func (h *handshake) cut() {
 // long, or one that is due before its TLS handshake.
 const refusalTime = 2 * time.Second
 
-// lost returns why the handshake was given up, to the one that served it.
+// lost is what is left to do for who serves a handshake that was given up. It returns
+// why it was.
 func (h *handshake) lost() error {
 	if h.taken == nil {
 		free(&h.in)
 	} else if <-h.taken; h.nc == nil {
 		h.refuseHTTP(h.r, h.err, nil)
 	}
-	h.trace.closed(h.err) // unless that was seen
+	h.trace.closed(h.err) // does nothing when it was called before
 	return h.err
 }
 

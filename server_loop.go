@@ -119,8 +119,8 @@ func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 	nc.Start()
 }
 
-// wakeLate has the handshakes looked at that wait for their request and whose time
-// is over.
+// wakeLate has the loop look at the handshakes whose time is over: they wait for their
+// request, and nothing else would wake them.
 func (s *Server) wakeLate() {
 	var late []*netloop.Socket
 	s.mu.Lock()
@@ -279,14 +279,14 @@ func (l *lingerer) Ready(s *netloop.Socket, w *netloop.Worker) (more bool) {
 	return more
 }
 
-// beginLinger does what comes before.
+// beginLinger is the first part of linger: who calls it reads on by discardInput.
 func beginLinger(s *netloop.Socket, end time.Time) {
 	s.CloseWrite()
 	s.SetReadDeadline(end)
 }
 
-// discardInput throws away what comes. An error says that it is over: the end of
-// the stream, the deadline's or of the number of bytes.
+// discardInput throws away what comes. An error says that this is over: the stream
+// has ended, the deadline has passed, or so many bytes have come.
 func discardInput(s *netloop.Socket, w *netloop.Worker, left *int) (more bool, err error) {
 	for range readsInARow {
 		n, err := s.TryRead(w.Buf)

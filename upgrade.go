@@ -212,7 +212,7 @@ func (u *Upgrader) maxMessageSize() uint64 {
 	return min(uint64(n), math.MaxInt) // a message is one []byte
 }
 
-// bitLen is here and not in bits.Len's form at each use to take an int.
+// bitLen is bits.Len of an int that isn't negative.
 func bitLen(n int) int { return bits.Len(uint(n)) }
 
 // Upgrade reads a handshake from nc and answers it, with the zero Upgrader.
@@ -270,9 +270,9 @@ func (g *registry) forget() {
 	}
 }
 
-// writeAnswer writes the answer of a handshake. A socket of the loop's has until by
-// for it, if that isn't zero: others have a deadline already. It costs such a socket
-// memory for its whole life, and is set only where the answer has to wait.
+// writeAnswer writes the answer of a handshake. by is for a socket of the loop's;
+// others have their deadline already. One costs such a socket memory for its whole
+// life, so it is set only when the answer has to wait.
 func (g *registry) writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 	if s, ok := nc.(*netloop.Socket); ok {
 		n, err := s.TryWrite(answer, nil)
