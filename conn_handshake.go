@@ -96,8 +96,12 @@ func (h *handshake) start() {
 	h.mu.Lock()
 	h.deadline, h.trace = deadline, trace
 	h.mu.Unlock()
-	if h.nc != nil && h.sock == nil { // wakeLate looks after those of the loop
-		h.bound()
+	if h.nc == nil || h.sock != nil { // wakeLate looks after those of the loop
+		return
+	}
+	// A net.Conn of the application's may have no deadlines, as a channel of SSH.
+	if h.nc.SetDeadline(deadline) != nil && !deadline.IsZero() {
+		h.watch = time.AfterFunc(time.Until(deadline), h.cut)
 	}
 }
 

@@ -264,14 +264,6 @@ func (s *Server) checkIdle() {
 
 func (s *Server) isIdle() bool { return s.places[forSocket] == 0 && len(s.handshakes) == 0 }
 
-// bound holds a socket that isn't the loop's to HandshakeTimeout. A net.Conn of the
-// application's may have no deadlines, as a channel of SSH: a timer cuts it.
-func (h *handshake) bound() {
-	if h.nc.SetDeadline(h.deadline) != nil && !h.deadline.IsZero() {
-		h.watch = time.AfterFunc(time.Until(h.deadline), h.cut)
-	}
-}
-
 // maxRefusals bounds the sockets that are turned away at the same time, each
 // on a goroutine, which TLS may keep for all of refusalTime.
 const maxRefusals = 64
