@@ -87,20 +87,19 @@ func (h *handshake) leaveToHTTP() error {
 	if h.noKeepAlive {
 		keepAliveTCP(h.nc)
 	}
-	if !s.enterPlain(h, pc) {
-		s.reg.cutConn(pc)
-		return errShutdown
+	if s.enterPlain(h, pc) {
+		select {
+		case s.plainQueue <- pc:
+			return nil
+		case <-s.stopped:
+		}
 	}
-	select {
-	case s.plainQueue <- pc:
-	case <-s.stopped:
-		pc.Close()
-	}
-	return nil
+	s.reg.closeConn(pc)
+	return errShutdown
 }
 
-// enterPlain moves h's socket from the handshakes to net/http's, unless Close
-// was called.
+// enterPlain moves h's socket from the handshakes to those of net/http, and reports
+// whether net/http may have it: Close has cut those that were there before.
 func (s *Server) enterPlain(h *handshake, pc *plainConn) bool {
 	h.freeSlot()
 	s.mu.Lock()
