@@ -163,20 +163,7 @@ func (g *registry) stats() Stats {
 		RTT: RTTStats{Sum: time.Duration(t.rttSum.Load())},
 	}
 	for i := range g.stat {
-		n := &g.stat[i]
-		s.MessagesIn += n.messagesIn.Load()
-		s.MessagesOut += n.messagesOut.Load()
-		s.BytesIn += n.bytesIn.Load()
-		s.BytesOut += n.bytesOut.Load()
-		s.PingsIn += n.pingsIn.Load()
-		s.PingsOut += n.pingsOut.Load()
-		s.PongsIn += n.pongsIn.Load()
-		s.PongsOut += n.pongsOut.Load()
-		s.Dropped += n.dropped.Load()
-		s.DeflatedIn += n.deflatedIn.Load()
-		s.InflatedIn += n.inflatedIn.Load()
-		s.DeflatedOut += n.deflatedOut.Load()
-		s.InflatedOut += n.inflatedOut.Load()
+		g.stat[i].addTo(&s)
 	}
 	for i := range s.RTT.Buckets {
 		s.RTT.Buckets[i] = t.rtt[i].Load()
@@ -188,15 +175,30 @@ func (g *registry) stats() Stats {
 			s.Refused[minStatus+i] = n
 		}
 	}
-	for class := range closeClasses {
-		if n := t.closes[SideServer][class].Load(); n > 0 {
-			s.ClosedByServer[classCode(class)] = n
-		}
-		if n := t.closes[SidePeer][class].Load(); n > 0 {
-			s.ClosedByPeer[classCode(class)] = n
+	for by, counts := range [...]map[CloseCode]uint64{SideServer: s.ClosedByServer, SidePeer: s.ClosedByPeer} {
+		for class := range t.closes[by] {
+			if n := t.closes[by][class].Load(); n > 0 {
+				counts[classCode(class)] = n
+			}
 		}
 	}
 	return s
+}
+
+func (n *counters) addTo(s *Stats) {
+	s.MessagesIn += n.messagesIn.Load()
+	s.MessagesOut += n.messagesOut.Load()
+	s.BytesIn += n.bytesIn.Load()
+	s.BytesOut += n.bytesOut.Load()
+	s.PingsIn += n.pingsIn.Load()
+	s.PingsOut += n.pingsOut.Load()
+	s.PongsIn += n.pongsIn.Load()
+	s.PongsOut += n.pongsOut.Load()
+	s.Dropped += n.dropped.Load()
+	s.DeflatedIn += n.deflatedIn.Load()
+	s.InflatedIn += n.inflatedIn.Load()
+	s.DeflatedOut += n.deflatedOut.Load()
+	s.InflatedOut += n.inflatedOut.Load()
 }
 
 // Expvar returns the counters as a variable of package expvar, so that
