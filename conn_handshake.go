@@ -344,7 +344,7 @@ func (h *handshake) accept(a *answer) (*Conn, error) {
 	h.bind(c)
 	if err := h.answer(c, a); err != nil {
 		err = h.end(err, nil)
-		if !h.ready { // its socket may be served already
+		if !h.ready { // the loop may serve its socket already
 			c.unserved()
 		}
 		return nil, err

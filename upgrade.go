@@ -240,19 +240,16 @@ func (u *Upgrader) Upgrade(nc net.Conn) (*Conn, *http.Request, error) {
 
 // standalones are the registries of Upgraders used without a Server; an entry
 // exists while it has connections.
-var standalones struct {
+var standalones = struct {
 	sync.Mutex
 	of map[*Upgrader]*registry
-}
+}{of: make(map[*Upgrader]*registry)}
 
 func standalone(u *Upgrader) *registry {
 	standalones.Lock()
 	defer standalones.Unlock()
 	g := standalones.of[u]
 	if g == nil {
-		if standalones.of == nil {
-			standalones.of = make(map[*Upgrader]*registry)
-		}
 		g = &registry{u: u, standalone: true}
 		standalones.of[u] = g
 	}
