@@ -437,18 +437,21 @@ func (h *handshake) end(err error, extra http.Header) error {
 	h.phase, h.err = phaseEnded, err
 	h.mu.Unlock()
 	free(&h.in)
-	if h.cancel != nil {
-		h.cancel(err)
-	}
-	h.conclude(h.r, h.trace, err, extra, false)
+	h.conclude(err, extra, false)
 	return err
 }
 
 // conclude counts the end, gives back what the handshake held, answers, and
 // closes. The peer may take its time with that, but it holds nothing meanwhile.
-// outside says that giveUp calls it, and not who serves the handshake. r is nil where
-// there is no request yet.
-func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra http.Header, outside bool) {
+// outside says that giveUp calls it, and not who serves the handshake.
+func (h *handshake) conclude(err error, extra http.Header, outside bool) {
+	if h.cancel != nil {
+		h.cancel(err)
+	}
+	var r *http.Request
+	if !outside || h.w != nil || h.cancel != nil { // else it may be read just now
+		r = h.r
+	}
 	defer h.reg.tellRefusal(r, h.remote, err) // when it was answered
 	if h.s != nil {
 		h.s.note(h.remote, err)
@@ -470,7 +473,7 @@ func (h *handshake) conclude(r *http.Request, t *connTrace, err error, extra htt
 			h.s.leave(h.conn)
 		}
 	default:
-		h.hangUp(r, t, err, extra, !outside && h.ready)
+		h.hangUp(r, err, extra, !outside && h.ready)
 	}
 }
 
@@ -487,24 +490,15 @@ func (h *handshake) giveUp(err error) (given bool) {
 	if h.nc == nil {
 		h.taken = make(chan struct{})
 	}
-	cancel, t := h.cancel, h.trace
-	var r *http.Request
-	if h.w != nil || cancel != nil {
-		r = h.r // which isn't being read any more
-	}
 	h.mu.Unlock()
-	if cancel != nil {
-		cancel(err)
-	}
 	if h.taken != nil {
 		h.takeOver()
-		t = h.trace
 		close(h.taken)
 	}
 	if h.nc != nil {
 		h.reg.setDeadline(h.nc, net.Conn.SetDeadline, time.Now().Add(refusalTime))
 	}
-	h.conclude(r, t, err, nil, true)
+	h.conclude(err, nil, true)
 	return true
 }
 

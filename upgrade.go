@@ -288,7 +288,10 @@ func (g *registry) writeAnswer(nc net.Conn, answer []byte, by time.Time) error {
 // hangUp answers err, if it is a refusal, and closes the socket. r is the request
 // that was refused, nil if it wasn't read. Inside of Ready only the answer may wait,
 // if the application has made it large.
-func (h *handshake) hangUp(r *http.Request, t *connTrace, err error, extra http.Header, inside bool) {
+func (h *handshake) hangUp(r *http.Request, err error, extra http.Header, inside bool) {
+	h.mu.Lock()
+	t := h.trace // start may be setting it
+	h.mu.Unlock()
 	defer t.closed(err)
 	var refused *HandshakeError
 	if !errors.As(err, &refused) {
