@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// defaultMaxHTTPConns is about 60 MiB of net/http's buffers and goroutines.
+// defaultMaxHTTPConns is 80 to 120 MiB of net/http's buffers and goroutines.
 const defaultMaxHTTPConns = 4096
 
 // takeSlot waits until a handshake may begin. The clock of a request that net/http

@@ -16,9 +16,13 @@ import (
 // and serve their handshakes: no goroutine and no buffer waits for a stranger
 // who is slow.
 
-// loopTick is how soon the loop's handshakes whose time is over are ended, and a
-// listener that was closed from outside is noticed.
-const loopTick = 100 * time.Millisecond
+// loopTick is how soon a listener that was closed from outside is noticed, and at the
+// soonest a handshake of the loop's whose time is over is ended. It may have a part of
+// HandshakeTimeout more: each look is one at all of a crowd that is silent.
+const (
+	loopTick  = 100 * time.Millisecond
+	lateParts = 16
+)
 
 // loopListener returns ln for the loop, or nil where goroutines accept: where
 // none of the connections would be the loop's, ln isn't a socket's, or the loop has it
@@ -55,14 +59,18 @@ func (s *Server) serveOnLoop(a *netloop.Listener) error {
 	defer a.Stop()
 	t := time.NewTicker(loopTick)
 	defer t.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case <-s.stopped:
 			return ErrServerClosed
 		case err := <-failed:
 			return err
-		case <-t.C:
-			s.wakeLate()
+		case now := <-t.C:
+			if limit := s.Upgrader.handshakeTimeout(); limit > 0 && now.Sub(looked) >= limit/lateParts {
+				looked = now
+				s.wakeLate()
+			}
 			s.reg.loop.Trim()
 			if !a.Open() && !s.stopping.Load() { // stop closes it, and then stopped
 				return fmt.Errorf("websocket: accept: %w", net.ErrClosed)
