@@ -352,9 +352,10 @@ func closeSending(nc net.Conn) bool {
 	return ok && cw.CloseWrite() == nil
 }
 
-// discardUntilEnd throws away what comes, up to lingerBytes.
+// discardUntilEnd throws away what comes, up to lingerBytes. Most who make it wait
+// send nothing, so it holds little.
 func (g *registry) discardUntilEnd(nc net.Conn) {
-	b := getBuffer(batchSize)
+	b := getBuffer(smallSize)
 	defer putBuffer(b)
 	for left := lingerBytes; left > 0; {
 		n, err := g.read(nc, b.b)

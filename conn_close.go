@@ -212,15 +212,16 @@ func (c *Conn) readFailed(err error) error {
 		return fmt.Errorf("websocket: read: %w", err)
 	}
 	c.trace.frameCut(streamEnd(err))
+	unread := c.read.pending()
+	c.read.drop() // the peer may stay for a while
 	switch {
 	case err != errPeerClosed:
 		c.readBroken(err)
-	case c.raw == nil && c.sock == nil || c.read.pending():
+	case c.raw == nil && c.sock == nil || unread:
 		c.lingerAndFinish() // TLS has an alert to send, and unread bytes would make a reset
 	default:
 		c.finish(nil)
 	}
-	c.read.drop()
 	return c.endError()
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -459,4 +460,49 @@ func TestReadDeadlineCrossesClose(t *testing.T) {
 			wantEndError(t, <-end, EndError{By: SideServer, Sent: 4000, Received: 4000, Clean: true}, net.ErrClosed)
 		})
 	}
+}
+
+// A readWatch calls before with the size of what is asked for at each read.
+type readWatch struct {
+	net.Conn
+	before func(size int)
+}
+
+func (w readWatch) Read(p []byte) (int, error) {
+	w.before(len(p))
+	return w.Conn.Read(p)
+}
+
+// Who has sent something wrong and stays, as long as CloseTimeout lets him, costs no
+// buffer of what he had sent, and a small one for what still comes.
+func TestWaitForTheEndHoldsLittle(t *testing.T) {
+	server, client := tcpPair(t)
+	var c *Conn
+	var mu sync.Mutex
+	waits := 0
+	watch := readWatch{server, func(size int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if c == nil || c.connState() == stateOpen {
+			return
+		}
+		waits++
+		if n := held(c); n > 0 || size > smallSize {
+			t.Errorf("%d bytes held, and a buffer of %d, for who is about to leave; want none and at most %d", n, size, smallSize)
+		}
+	}}
+	conn, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return watch, client })
+	mu.Lock()
+	c = conn
+	mu.Unlock()
+	end := readEnd(c)
+	p.send(append(clientFrame(opText, true, "\xff"), make([]byte, 1000)...))
+	p.wantClose(CloseInvalidPayload, errNotUTF8.Reason)
+	p.send([]byte("more"))
+	p.leave()
+	<-end
+	if mu.Lock(); waits == 0 {
+		t.Error("nothing was read behind the close frame")
+	}
+	mu.Unlock()
 }
