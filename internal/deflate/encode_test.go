@@ -294,6 +294,23 @@ func TestCompressSteps(t *testing.T) {
 	}
 }
 
+// What came in as a thousandth of its size, and goes out again so, isn't looked at byte
+// by byte.
+func TestCompressStepsOfRuns(t *testing.T) {
+	for _, period := range []string{"a", "ab", "abcdefg", "0123456789abcdefghijklmnopqrstuv"} {
+		in := bytes.Repeat([]byte(period), 100_000/len(period))
+		for _, level := range levels {
+			m := matcher{src: in, table: make([]uint32, tableSize(1<<15)), base: firstBase, farthest: 1 << 15}
+			e := new(encoder)
+			payload := e.append(nil, &m, level, true)
+			if e.steps > len(in)/2 {
+				t.Errorf("%d bytes that repeat %q, level %d: %d steps for %d bytes that are left; want at most half of one a byte",
+					len(in), period, level, e.steps, len(payload))
+			}
+		}
+	}
+}
+
 // growingRuns has each match found a byte later be longer.
 func growingRuns() (b []byte) {
 	for n := 4; n < 200; n++ {

@@ -140,7 +140,13 @@ func (m *matcher) better(begin, end int) {
 		start := i - 1
 		m.block.add(src[literals:start], length, distance)
 		literals = start + length
-		for i++; i < literals && i <= end-minMatch; i++ {
+		i++
+		if distance < length { // it repeats itself: the last of each place in it will do
+			i = max(i, literals-distance)
+		}
+		last := min(literals, end-minMatch+1)
+		m.steps += max(last-i, 0)
+		for ; i < last; i++ {
 			m.push(i)
 		}
 		i = literals - 1
