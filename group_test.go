@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/rawws/websocket/internal/deflate"
-	"github.com/rawws/websocket/internal/netloop"
 )
 
 var stress = flag.Duration("stress", 2*time.Second, "how long the stress tests run")
@@ -121,65 +119,6 @@ func TestBroadcastAlone(t *testing.T) {
 	}
 }
 
-// Who writes what the loop was to go on with leaves it the queue behind that.
-func TestQueueBehindPing(t *testing.T) {
-	const size = 8 << 20 // more than the socket takes
-	for name, write := range map[string]func(c *Conn) error{
-		"Ping": func(c *Conn) error { return c.Ping(nil) }, "Flush": (*Conn).Flush,
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRoom(t, Upgrader{SendQueue: 2 * size})
-			p := r.join(t, 1)[0]
-			p.takeLittle()
-			c := slices.Collect(r.Members())[0]
-			first := NewPreparedMessage(BinaryMessage, make([]byte, size))
-			if err := c.Send(first, text("second")); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the socket is full", func() bool { return c.write.underWay() == writeQueued })
-			wrote := make(chan error, 1)
-			go func() { wrote <- write(c) }()
-			eventually(t, "the writer is at work", func() bool {
-				if !c.write.mu.TryLock() {
-					return true
-				}
-				c.unlockNow()
-				return false
-			})
-			p.want(opBinary, string(first.payload))
-			h, payload, err := p.frame()
-			if h.opcode == opPing {
-				h, payload, err = p.frame()
-			}
-			if payload != "second" || err != nil {
-				t.Errorf("behind the first message: %v %q, %v; want the second", h.opcode, payload, err)
-			}
-			if err := <-wrote; err != nil {
-				t.Errorf("%s = %v", name, err)
-			}
-		})
-	}
-}
-
-// What a socket that was cut didn't take goes to no other connection that gets its
-// queue from the pool.
-func TestRestOfQueueForgotten(t *testing.T) {
-	r := newRoom(t, Upgrader{})
-	p := r.join(t, 1)[0]
-	p.takeLittle()
-	c := slices.Collect(r.Members())[0]
-	if err := c.Send(NewPreparedMessage(BinaryMessage, make([]byte, 8<<20))); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the socket is full", func() bool { return c.write.underWay() == writeQueued })
-	q := c.queue.Load()
-	c.CloseNow()
-	c.sendClose(false) // of who had begun the end before it
-	if c.write.out != nil || q.rest.b != nil {
-		t.Errorf("a queue in the pool has the rest of a frame, %d bytes", len(q.rest.b))
-	}
-}
-
 // Who serves many connections doesn't wait for one's peer to take a pong.
 func TestPongLeftToAnotherGoroutine(t *testing.T) {
 	c, _ := connect(t, &Upgrader{WriteTimeout: -1}, tcpPair)
@@ -203,117 +142,6 @@ func TestPongLeftToAnotherGoroutine(t *testing.T) {
 	case <-done:
 	case <-time.After(patience):
 		t.Error("unlockNow waits for a peer that reads nothing")
-	}
-}
-
-// What was queued goes out before what is written later, and before the close.
-func TestSendOrder(t *testing.T) {
-	overTransports(t, func(t *testing.T, pair transport) {
-		c, p := connect(t, &Upgrader{}, pair)
-		done := make(chan error, 1)
-		go func() {
-			for i := range 50 {
-				c.Send(text("sent %d", i))
-				c.WriteMessage(TextMessage, fmt.Appendf(nil, "written %d", i))
-				c.WritePrepared(text("prepared %d", i))
-			}
-			c.Send(text("last"))
-			done <- c.Close(CloseNormal, "bye")
-		}()
-		for i := range 50 {
-			p.want(opText, fmt.Sprintf("sent %d", i))
-			p.want(opText, fmt.Sprintf("written %d", i))
-			p.want(opText, fmt.Sprintf("prepared %d", i))
-		}
-		p.want(opText, "last")
-		p.wantClose(CloseNormal, "bye")
-		if err := c.Send(text("late")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Send after Close = %v, want one that is %v", err, net.ErrClosed)
-		}
-		p.send(closeFrame(CloseNormal, ""))
-		p.leave()
-		if err := <-done; err != nil {
-			t.Errorf("Close = %v", err)
-		}
-	})
-}
-
-// A Send that returned nil has put its message before the close frame, also when
-// the end begins at the same moment.
-func TestSendWhileClosing(t *testing.T) {
-	ends := map[string]func(*Server, *Conn){
-		"Close":    func(_ *Server, c *Conn) { c.Close(CloseGoingAway, "") },
-		"Shutdown": func(_ *Server, c *Conn) { c.shutdown(CloseGoingAway, "") },
-	}
-	for name, end := range ends {
-		t.Run(name, func(t *testing.T) {
-			r := newRoom(t, Upgrader{SendQueue: 1 << 30}) // the end may be late
-			for round := range 200 {
-				p := r.join(t, 1)[0]
-				var c *Conn
-				for c = range r.Members() {
-				}
-				r.Leave(c)
-				sent := make(chan int)
-				go func() {
-					n := 0
-					for c.Send(text("m")) == nil {
-						n++
-					}
-					sent <- n
-				}()
-				go end(r.s, c)
-				got := 0
-				op, _, err := p.message()
-				for ; err == nil && op == opText; op, _, err = p.message() {
-					got++
-				}
-				if want := <-sent; err != nil || op != opClose || got != want {
-					t.Fatalf("round %d: got %d messages, then %v, %v; want the %d that Send took and close", round, got, op, err, want)
-				}
-				p.send(closeFrame(CloseGoingAway, ""))
-				p.wantEnd()
-			}
-		})
-	}
-}
-
-// Who closes while the peer does the same, or breaks a rule, has promised it what Send
-// took.
-func TestSendBeforeCrossingCloses(t *testing.T) {
-	for _, theirs := range []struct {
-		frame []byte
-		want  EndError
-	}{
-		{closeFrame(CloseNormal, ""), EndError{By: SideServer, Sent: CloseGoingAway, Received: CloseNormal, Clean: true}},
-		{clientFrame(opBinary, true, "of more than a byte"), EndError{By: SideServer, Sent: CloseGoingAway}},
-	} {
-		for range 20 {
-			c, p := connect(t, &Upgrader{MaxMessageSize: 1}, pipePair)
-			read := make(chan error, 1)
-			go func() {
-				_, _, err := c.ReadMessage()
-				read <- err
-			}()
-			c.Send(text("m0"))
-			waitFor(t, "the first write, which a pipe's reader has to take", func() bool {
-				c.qmu.Lock()
-				defer c.qmu.Unlock()
-				return c.queue.Load().flying > 0
-			})
-			c.Send(text("m1"))
-			c.Send(text("m2"))
-			go c.Close(CloseGoingAway, "")
-			waitFor(t, "our close", func() bool { return c.connState() == stateClosing })
-			p.send(theirs.frame[:6]) // its payload needn't come to be refused
-			go p.nc.Write(theirs.frame[6:])
-			for i := range 3 {
-				p.want(opText, fmt.Sprintf("m%d", i))
-			}
-			p.wantClose(CloseGoingAway, "")
-			p.nc.Close()
-			wantEndError(t, <-read, theirs.want, net.ErrClosed)
-		}
 	}
 }
 
@@ -367,45 +195,6 @@ func TestSlowMemberIsClosed(t *testing.T) {
 	stuck.leave()
 	wantEndError(t, <-r.ends, EndError{By: SideServer, Sent: 1008, Received: 1008, Clean: true}, errSlow)
 	waitFor(t, "the slow member to be out", func() bool { return r.Len() == 5 })
-}
-
-func TestDropNewest(t *testing.T) {
-	r := newRoom(t, Upgrader{SendQueue: 1 << 20, SlowPolicy: DropNewest})
-	stuck := r.join(t, 1)[0]
-	var c *Conn
-	for c = range r.Members() {
-	}
-	c.write.mu.Lock() // what is queued stays there
-	sent := 0
-	var err error
-	for ; err == nil; sent++ {
-		err = c.Send(text("%d %s", sent, strings.Repeat("x", 100_000)))
-	}
-	if got := c.Queued(); got < 900_000 || got > 1<<20 {
-		t.Errorf("Queued() = %d in a queue of 1 MiB that is full", got)
-	}
-	if err != ErrQueueFull {
-		t.Fatalf("Send = %v, want %v", err, ErrQueueFull)
-	}
-	if err := c.Send(NewPreparedMessage(TextMessage, make([]byte, 2<<20))); err != ErrQueueFull {
-		t.Errorf("Send of more than the queue = %v, want %v", err, ErrQueueFull)
-	}
-	two := []*PreparedMessage{text("%s", strings.Repeat("y", 1<<20)), text("")}
-	if err := c.Send(two...); err != ErrQueueFull {
-		t.Errorf("Send of two more = %v, want %v", err, ErrQueueFull)
-	}
-	c.unlockWrite()
-	for i := range sent - 1 {
-		_, got, err := stuck.message()
-		if n, _, _ := strings.Cut(got, " "); err != nil || n != fmt.Sprint(i) {
-			t.Fatalf("message %d: got %s, %v", i, quote(got), err)
-		}
-	}
-	if got := r.s.Stats().Dropped; got != 4 {
-		t.Errorf("Dropped = %d, want 4", got)
-	}
-	waitFor(t, "room in the queue", func() bool { return c.Send(text("again")) == nil })
-	stuck.want(opText, "again")
 }
 
 // A pong and the answer to a close don't wait behind the queue.
@@ -602,100 +391,5 @@ func TestGroupStress(t *testing.T) {
 		if n := rooms[i].Len(); n != 0 {
 			t.Errorf("room %d has %d members that have ended", i, n)
 		}
-	}
-}
-
-// On the loop the queue of a slow receiver needs no goroutine: what its socket
-// doesn't take leaves when there is room, in order, pongs between.
-func TestQueuesNeedNoGoroutine(t *testing.T) {
-	if !netloop.Supported {
-		t.Log("goroutines drain the queues here")
-		return
-	}
-	const members, messages, size = 50, 40, 100_000
-	r := newRoom(t, Upgrader{SendQueue: messages * 2 * size})
-	peers := r.join(t, members)
-	for _, p := range peers {
-		p.takeLittle()
-	}
-	before := runtime.NumGoroutine()
-	for i := range messages {
-		big := strings.Repeat("b", size)
-		if n := r.Broadcast(text("%d %s", i, big), text("%d", i)); n != members {
-			t.Fatalf("Broadcast %d reached %d, want %d", i, n, members)
-		}
-	}
-	eventually(t, "the queues wait without a goroutine each", func() bool { return runtime.NumGoroutine() < before+members/2 })
-	waiting := 0
-	for c := range r.Members() {
-		if c.Queued() > 0 {
-			waiting++
-		}
-	}
-	if waiting != members {
-		t.Errorf("%d of %d queues hold something", waiting, members)
-	}
-	var all sync.WaitGroup
-	for _, p := range peers {
-		all.Go(func() {
-			p.nc.Write(clientFrame(opPing, true, "ping"))
-			next, pongs := 0, 0
-			for next < 2*messages || pongs == 0 {
-				h, payload, err := p.frame()
-				if err != nil {
-					t.Errorf("behind %d messages: %v", next, err)
-					return
-				}
-				if h.opcode == opPong {
-					pongs++
-					continue
-				}
-				if n, _, _ := strings.Cut(payload, " "); n != fmt.Sprint(next/2) {
-					t.Errorf("message %d is %s", next, quote(payload))
-					return
-				}
-				next++
-			}
-		})
-	}
-	all.Wait()
-}
-
-// A peer that closes its side and reads on gets what Send took up to some message,
-// and nothing behind one that it doesn't get.
-func TestHalfCloseLeavesNothingOut(t *testing.T) {
-	for kind, serve := range map[string]func(send func(*Conn)) Handler{
-		"events": func(send func(*Conn)) Handler {
-			return Events{OnOpen: func(c *Conn, _ *http.Request) { go send(c) }}
-		},
-		"function": func(send func(*Conn)) Handler {
-			return HandlerFunc(func(c *Conn, _ *http.Request) {
-				go send(c)
-				c.ReadMessage()
-			})
-		},
-	} {
-		t.Run(kind, func(t *testing.T) {
-			dial := serveTCP(t, &Server{Handler: serve(func(c *Conn) {
-				for i := 0; c.Send(text("%d", i)) == nil; i++ {
-				}
-			}), Upgrader: Upgrader{SlowPolicy: CloseSlow, SendQueue: 1 << 30}})
-			for range 50 {
-				p := dial()
-				p.handshake()
-				p.want(opText, "0")
-				p.nc.(*net.TCPConn).CloseWrite()
-				for i := 1; ; i++ {
-					_, got, err := p.frame()
-					if err != nil {
-						break
-					}
-					if got != fmt.Sprint(i) {
-						t.Fatalf("message %d is %q", i, got)
-					}
-				}
-				p.nc.Close()
-			}
-		})
 	}
 }
