@@ -298,11 +298,16 @@ func TestSendBeforeCrossingCloses(t *testing.T) {
 			go c.Close(CloseGoingAway, "")
 			waitFor(t, "our close", func() bool { return c.connState() == stateClosing })
 			p.send(theirs.frame[:6]) // its payload needn't come to be refused
-			go p.nc.Write(theirs.frame[6:])
+			written := make(chan struct{})
+			go func() {
+				defer close(written)
+				p.nc.Write(theirs.frame[6:])
+			}()
 			for i := range 3 {
 				p.want(opText, fmt.Sprintf("m%d", i))
 			}
 			p.wantClose(CloseGoingAway, "")
+			<-written
 			p.nc.Close()
 			wantEndError(t, <-read, theirs.want, net.ErrClosed)
 		}
