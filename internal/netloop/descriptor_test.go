@@ -35,10 +35,18 @@ func connectedPair(t *testing.T, network string) (server, client net.Conn) {
 }
 
 // A tally is a Progress that counts.
-type tally struct{ took, waits int }
+type tally struct {
+	took, waits int
+	waiting     chan struct{} // if there is one, is closed by the first wait
+}
 
 func (c *tally) Took(n int) { c.took += n }
-func (c *tally) Waits()     { c.waits++ }
+
+func (c *tally) Waits() {
+	if c.waits++; c.waits == 1 && c.waiting != nil {
+		close(c.waiting)
+	}
+}
 
 // What is written past a net.Conn's Write arrives whole and in order, in one part or
 // two, and who waits is told how it gets on.
@@ -58,14 +66,18 @@ func TestDescriptorWrites(t *testing.T) {
 			t.Errorf("%s: TryWrite ends with %v behind %d bytes, Unsent() = %d, %v; want ErrWait, and some of both", network, err, n, left, failed)
 		}
 		got := make(chan []byte)
-		var told tally
+		told := tally{waiting: make(chan struct{})}
 		go func() {
+			select { // or all would fit that is left
+			case <-told.waiting:
+			case <-time.After(20 * time.Second):
+			}
 			b, _ := io.ReadAll(client)
 			got <- b
 		}()
 		k, err := d.WriteAll(sent[n:n+10], sent[n+10:], &told)
 		if n+k != len(sent) || told.took != k || told.waits == 0 || err != nil {
-			t.Errorf("%s: WriteAll of %d bytes = %d, %v; told %+v", network, len(sent)-n, k, err, told)
+			t.Errorf("%s: WriteAll of %d bytes = %d, %v; told of %d bytes and %d waits", network, len(sent)-n, k, err, told.took, told.waits)
 		}
 		server.Close()
 		if b := <-got; !bytes.Equal(b, sent) {
