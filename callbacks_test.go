@@ -358,7 +358,7 @@ func TestOnUpgradeIsBounded(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			release, causes := make(chan struct{}), make(chan error, 1)
-			u := Upgrader{HandshakeTimeout: 200 * time.Millisecond, OnUpgrade: func(r *http.Request, a *Accept) error {
+			u := Upgrader{HandshakeTimeout: time.Second, OnUpgrade: func(r *http.Request, a *Accept) error {
 				<-r.Context().Done()
 				causes <- context.Cause(r.Context())
 				<-release
@@ -370,7 +370,7 @@ func TestOnUpgradeIsBounded(t *testing.T) {
 			p.send([]byte(peerRequest))
 			resp, text := p.answer()
 			if took := time.Since(start); resp.StatusCode != 503 || resp.Header.Get("X-Late") != "" || took > 5*time.Second {
-				t.Errorf("answer %s %q after %v, want 503 after 200 ms", resp.Status, text, took)
+				t.Errorf("answer %s %q after %v, want 503 after a second", resp.Status, text, took)
 			}
 			var refused *HandshakeError
 			if cause := <-causes; !errors.As(cause, &refused) || refused.Status != 503 {
