@@ -116,7 +116,7 @@ func TestShutdownSpread(t *testing.T) {
 
 func TestShutdownServesWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Server{Handler: shutdownHandlers()["events"], ShutdownSpread: time.Minute}
+		s := &Server{Handler: shutdownHandlers()["events"], ShutdownSpread: time.Minute, Upgrader: Upgrader{PingInterval: -1}}
 		ln := newPipeListener()
 		serve(t, s, ln)
 		echoes := make(chan int, 2)
