@@ -48,7 +48,7 @@ func TestHangupOfAnother(t *testing.T) {
 	if err := other.Serve(otherCalls); err != nil {
 		t.Fatal(err)
 	}
-	watched, stay := make(chan struct{}), make(chan struct{})
+	watched, stay, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	other.Notify()
 	other.Start()
 	<-otherCalls.ready
@@ -56,6 +56,7 @@ func TestHangupOfAnother(t *testing.T) {
 		other.OnHangup(func() { t.Error("a socket was told of another's end") })
 		close(watched)
 		<-stay
+		defer close(ended)
 		return end(other)
 	}
 	<-watched
@@ -69,5 +70,5 @@ func TestHangupOfAnother(t *testing.T) {
 	})
 	h.call(t, end)
 	close(stay)
-	eventually(t, "the other is closed", other.isClosed) // before its peer is, and it would be told
+	<-ended // before its peer is closed, of which it would be told
 }
