@@ -172,3 +172,28 @@ func TestStreamDeadlines(t *testing.T) {
 		<-c.Context().Done()
 	})
 }
+
+// What passes a deadline is a net.Error itself, without a look inside it: net/http and
+// crypto/tls on a Stream go on behind one, and end at anything else.
+func TestStreamTimeoutIsNetError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := streamPair(t, websocket.BinaryMessage)
+		past, soon := time.Now().Add(-time.Second), time.Now().Add(time.Second)
+		for _, test := range []struct {
+			name  string
+			until time.Time
+			do    func([]byte) (int, error)
+		}{
+			{"Read", soon, s.Read},
+			{"Read behind the deadline", past, s.Read},
+			{"Write behind the deadline", past, s.Write},
+			{"Write", soon, s.Write}, // the client reads nothing
+		} {
+			s.SetDeadline(test.until)
+			_, err := test.do(make([]byte, 1<<20))
+			if ne, ok := err.(net.Error); !ok || !ne.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: %T %v; want a net.Error with Timeout", test.name, err, err)
+			}
+		}
+	})
+}

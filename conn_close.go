@@ -209,7 +209,7 @@ func (c *Conn) awaitClose() error {
 // begun meanwhile.
 func (c *Conn) readFailed(err error) error {
 	if isTimeout(err) && c.connState() != stateClosed {
-		return fmt.Errorf("websocket: read: %w", err)
+		return explain("read", err)
 	}
 	c.trace.frameCut(streamEnd(err))
 	unread := c.read.pending()

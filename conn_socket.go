@@ -408,7 +408,25 @@ func (c *Conn) releaseDeadline() {
 }
 
 // errLate is a write whose deadline had passed before it began.
-var errLate = fmt.Errorf("websocket: write: the deadline had passed before it began: %w", os.ErrDeadlineExceeded)
+var errLate = explain("write: the deadline had passed before it began", os.ErrDeadlineExceeded)
+
+// explain says what failed with err. A deadline that passed stays a net.Error without
+// a look inside: net/http and crypto/tls look no further, and take what isn't one for
+// the end of a net.Conn.
+func explain(what string, err error) error {
+	wrapped := fmt.Errorf("websocket: %s: %w", what, err)
+	if isTimeout(err) {
+		return timeoutError{wrapped}
+	}
+	return wrapped
+}
+
+// A timeoutError is a deadline that passed.
+type timeoutError struct{ error }
+
+func (e timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Temporary() bool { return true } // as os.ErrDeadlineExceeded says of itself
+func (e timeoutError) Unwrap() error   { return e.error }
 
 // isTimeout reports whether err is a deadline that passed. The system's
 // ETIMEDOUT, which calls itself a timeout too, is a peer that is gone.

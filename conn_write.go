@@ -307,7 +307,7 @@ func (c *Conn) writeFailed(err error) {
 	if c.connState() == stateClosed {
 		err = c.endError()
 	}
-	w.err = fmt.Errorf("websocket: write: %w", err)
+	w.err = explain("write", err)
 	w.clear(full)
 	w.giveUpStream()
 	c.rare().failed.Store(c.reg.now.Load())
