@@ -200,6 +200,7 @@ func (c *Conn) beginMessage() error {
 	}
 	// What skipFrame left while the connection closes may not be looked at.
 	if r.stream != nil || r.started && c.connState() == stateClosing {
+		r.stream = skipping // a deadline may stop it half way
 		if err := c.skipMessage(); err != nil {
 			return err
 		}

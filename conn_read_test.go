@@ -537,3 +537,35 @@ func TestSetMaxMessageSize(t *testing.T) {
 		}
 	}
 }
+
+// A reader whose message is being skipped is done with, also where a deadline stops
+// the skipping half way.
+func TestNextReaderWhileSkipping(t *testing.T) {
+	c, p := connect(t, new(Upgrader), pipePair)
+	message := textFrame("0123456789")
+	go p.nc.Write(message[:10])
+	_, old, err := c.NextReader()
+	if err != nil {
+		t.Fatalf("NextReader: %v", err)
+	}
+	if _, err := io.ReadFull(old, make([]byte, 1)); err != nil {
+		t.Fatalf("Read: %v", err)
+	}
+	c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	if _, _, err := c.NextReader(); !isTimeout(err) {
+		t.Fatalf("NextReader with half a message to skip = %v; want a timeout", err)
+	}
+	c.SetReadDeadline(time.Time{})
+	go p.nc.Write(append(message[10:len(message):len(message)], textFrame("next")...))
+	b := make([]byte, 10)
+	if n, err := old.Read(b); n > 0 || err != errReader {
+		t.Errorf("the first reader read %q, %v behind a gap; want %v", b[:n], err, errReader)
+	}
+	_, r, err := c.NextReader()
+	if err != nil {
+		t.Fatalf("NextReader: %v", err)
+	}
+	if got, err := io.ReadAll(r); string(got) != "next" || err != nil {
+		t.Errorf("the next message = %q, %v; want %q", got, err, "next")
+	}
+}

@@ -47,6 +47,9 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 
 var errReader = errors.New("websocket: message reader used after the next read")
 
+// skipping stands for the reader of a message whose own one is done with.
+var skipping = new(messageReader)
+
 // A messageReader reads one message.
 type messageReader struct {
 	c    *Conn
