@@ -569,3 +569,20 @@ func TestNextReaderWhileSkipping(t *testing.T) {
 		t.Errorf("the next message = %q, %v; want %q", got, err, "next")
 	}
 }
+
+// A message that is wrong at its end is no message, however often its reader is asked.
+func TestNextReaderOfCutText(t *testing.T) {
+	c, p := connect(t, new(Upgrader), pipePair)
+	go io.Copy(io.Discard, p.nc)
+	go p.nc.Write(textFrame("\xf0\x9f\x98"))
+	_, r, err := c.NextReader()
+	if err != nil {
+		t.Fatalf("NextReader: %v", err)
+	}
+	io.ReadFull(r, make([]byte, 3))
+	for range 2 {
+		if n, err := r.Read(make([]byte, 1)); n > 0 || CloseStatus(err) != CloseInvalidPayload {
+			t.Errorf("Read = %d, %v; want the end with %d", n, err, CloseInvalidPayload)
+		}
+	}
+}

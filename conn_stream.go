@@ -73,10 +73,10 @@ func (m *messageReader) Read(p []byte) (int, error) {
 	}
 	for r.left == 0 {
 		if r.fin {
-			m.done = true
 			if err := c.endMessage(); err != nil {
 				return 0, c.readFailed(err)
 			}
+			m.done = true
 			return 0, io.EOF
 		}
 		if err := c.nextFrame(); err != nil {
