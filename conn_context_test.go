@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -316,6 +317,30 @@ func TestContextMemoryOfNoConnection(t *testing.T) {
 	theirs.Close()
 	if err := <-failed; err == nil {
 		t.Error("Upgrade = nil, want an error")
+	}
+	if got := contextMemory.Load(); got != before {
+		t.Errorf("%d bytes are promised, want %d", got, before)
+	}
+}
+
+// A handshake that a server's end refuses at the last moment is promised nothing.
+func TestContextMemoryAtShutdown(t *testing.T) {
+	before := contextMemory.Load()
+	s := &Server{Handler: Events{}}
+	s.Upgrader.Compression = new(Compression)
+	s.Upgrader.OnUpgrade = func(*http.Request, *Accept) error {
+		go s.Shutdown(t.Context())
+		for !s.stopping.Load() {
+			runtime.Gosched()
+		}
+		return nil
+	}
+	p := serveTCP(t, s)()
+	p.send([]byte(strings.TrimSuffix(peerRequest, "\r\n") + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"))
+	for p.receive() == nil {
+	}
+	if !bytes.HasPrefix(p.in, []byte("HTTP/1.1 503 ")) {
+		t.Errorf("answer %q; want 503", p.in)
 	}
 	if got := contextMemory.Load(); got != before {
 		t.Errorf("%d bytes are promised, want %d", got, before)

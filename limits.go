@@ -216,6 +216,7 @@ func (h *handshake) register(c *Conn) error {
 		delete(s.handshakes, h)
 	}
 	h.reg.add(c)
+	c.deflate.count(1) // which the connection's end takes back
 	h.conn = c
 	return nil
 }

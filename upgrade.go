@@ -337,7 +337,6 @@ type answer struct {
 // settle makes c keep what was agreed on.
 func (a *answer) settle(c *Conn) {
 	c.deflate = a.deflate
-	c.deflate.count(1)
 	c.Data = a.Data
 	if a.MaxMessageSize != 0 {
 		c.SetMaxMessageSize(a.MaxMessageSize)
