@@ -346,3 +346,40 @@ func TestContextMemoryAtShutdown(t *testing.T) {
 		t.Errorf("%d bytes are promised, want %d", got, before)
 	}
 }
+
+// Handshakes that wait for OnUpgrade at the same time aren't all promised what is
+// left for one.
+func TestContextMemoryOfManyHandshakes(t *testing.T) {
+	const clients = 5
+	asked, decide := make(chan bool), make(chan bool)
+	u := &Upgrader{Compression: &Compression{ContextMemory: contextMemory.Load() + 1}}
+	u.OnUpgrade = func(*http.Request, *Accept) error {
+		asked <- true
+		<-decide
+		return nil
+	}
+	conns := make(chan *Conn)
+	for range clients {
+		ours, theirs := net.Pipe()
+		go func() {
+			c, _, _ := u.Upgrade(ours)
+			conns <- c
+		}()
+		go io.Copy(io.Discard, theirs)
+		go io.WriteString(theirs, strings.TrimSuffix(peerRequest, "\r\n")+"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+		defer theirs.Close()
+		<-asked
+	}
+	compressed := 0
+	for range clients {
+		decide <- true
+		c := <-conns
+		defer c.CloseNow()
+		if c.deflate != nil {
+			compressed++
+		}
+	}
+	if compressed != 1 {
+		t.Errorf("%d of %d connections have a context, want 1", compressed, clients)
+	}
+}

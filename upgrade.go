@@ -363,13 +363,15 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 		return a, err
 	}
 	a.Subprotocol = selectSubprotocol(r, u.Subprotocols)
-	if u.Compression != nil {
-		if err := a.negotiateDeflate(r, u.Compression); err != nil {
+	if u.OnUpgrade != nil {
+		if err := u.askApplication(r, &a); err != nil {
 			return a, err
 		}
 	}
-	if u.OnUpgrade != nil {
-		err = u.askApplication(r, &a)
+	// Last, since OnUpgrade may take long, and what is free of ContextMemory is only
+	// known when the connection comes to take it.
+	if u.Compression != nil {
+		err = a.negotiateDeflate(r, u.Compression)
 	}
 	return a, err
 }
