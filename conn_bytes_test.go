@@ -197,3 +197,22 @@ func TestStreamTimeoutIsNetError(t *testing.T) {
 		}
 	})
 }
+
+// Each Write's bytes stay together, however many goroutines write at the same time.
+func TestStreamWritesDontMix(t *testing.T) {
+	const writers, size = 8, 1 << 20
+	s, _, client := streamPair(t, websocket.BinaryMessage)
+	for i := range writers {
+		go s.Write(bytes.Repeat([]byte{byte(i)}, size))
+	}
+	var got []byte
+	for len(got) < writers*size {
+		_, p := client.Read()
+		got = append(got, p...)
+	}
+	for ; len(got) > 0; got = got[size:] {
+		if whole := bytes.Repeat(got[:1], size); !bytes.Equal(got[:size], whole) {
+			t.Fatalf("of writer %d's %d bytes only %d came before another's", got[0], size, len(got)-len(bytes.TrimLeft(got, string(got[:1]))))
+		}
+	}
+}

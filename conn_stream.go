@@ -309,8 +309,9 @@ func (w *writer) giveUpStream() {
 // that passes leaves the stream usable.
 //
 // Write sends its bytes in one message, or, when they are binary, in several of
-// at most 64 KiB. Text has to be UTF-8 in each call. A write deadline that
-// passes ends the connection, unlike a socket's (see Conn.SetWriteDeadline).
+// at most 64 KiB, between which no other Write's come. Text has to be UTF-8 in each
+// call. A write deadline that passes ends the connection, unlike a socket's (see
+// Conn.SetWriteDeadline).
 //
 // Close does the closing handshake with 1000, as Conn.Close does, and may wait as
 // long as that; a second Close returns net.ErrClosed. There is no way to close one
@@ -330,6 +331,7 @@ type byteStream struct {
 
 	mu     sync.Mutex // held by Read, and guards r
 	r      io.Reader  // the message under way, nil between two
+	wmu    sync.Mutex // held by Write, whose messages stay together
 	closed sync.Once
 }
 
@@ -371,6 +373,8 @@ func endOfStream(err error) error {
 }
 
 func (s *byteStream) Write(p []byte) (n int, err error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
 	for len(p) > 0 && err == nil {
 		k := len(p)
 		if s.t != TextMessage { // a piece of text could end inside a rune
