@@ -338,10 +338,14 @@ func (c *Conn) Flush() error {
 }
 
 // flushBatch is Flush at the end of a batch. Who wrote the answers had a deadline
-// that hadn't passed, and may have forgotten it: that ends nothing.
+// that hadn't passed, and may have forgotten it: that ends nothing. Where the socket is
+// full the loop goes on by itself, and the messages to come needn't wait for that.
 func (c *Conn) flushBatch() {
 	c.write.mu.Lock()
 	defer c.unlockWrite()
+	if c.write.has(full) {
+		return
+	}
 	kind := writeData
 	if c.tooLate() != nil {
 		kind = writeQueued

@@ -218,9 +218,14 @@ func (c *Conn) eventsFailed(err error, late *int) error {
 			c.read.drop()
 			return c.endError()
 		}
-		if c.connState() == stateClosing { // which has just taken the deadline off
+		if c.connState() == stateClosing && *late >= 0 { // the deadline passed as it was taken off
+			*late = -1 // once: a net.Conn may say so at each read
+			c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, time.Time{})
 			return nil
 		}
+		c.sendClose(false)
+		c.finish(nil)
+		return c.endError()
 	}
 	return c.readFailed(err)
 }

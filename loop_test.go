@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -404,5 +405,37 @@ func TestSocketClosedUnderAConnection(t *testing.T) {
 		wantEndError(t, err, EndError{By: SideServer}, net.ErrClosed)
 	case <-time.After(patience / 4):
 		t.Error("OnClose doesn't come")
+	}
+}
+
+// What comes in a batch is read while the peer is slow to take what Send took, as what
+// comes alone is.
+func TestBatchesBehindAFullSocket(t *testing.T) {
+	got := make(chan string, 10)
+	s := &Server{Handler: Events{
+		OnOpen: func(c *Conn, _ *http.Request) { c.Send(NewPreparedMessage(BinaryMessage, make([]byte, 16<<20))) },
+		OnMessage: func(c *Conn, _ MessageType, p []byte) {
+			got <- string(p)
+		},
+	}}
+	p := serveTCP(t, s)()
+	p.takeLittle()
+	p.handshake()
+	eventually(t, "the socket is full", func() bool {
+		cs := slices.Collect(s.Conns())
+		return len(cs) == 1 && cs[0].write.has(full)
+	})
+	for _, want := range [][2]string{{"one", "two"}, {"three", "four"}} {
+		p.send(append(textFrame(want[0]), textFrame(want[1])...))
+		for _, want := range want {
+			select {
+			case m := <-got:
+				if m != want {
+					t.Errorf("OnMessage(%q), want %q", m, want)
+				}
+			case <-time.After(patience / 4):
+				t.Fatalf("OnMessage isn't called, want %q", want)
+			}
+		}
 	}
 }

@@ -378,3 +378,49 @@ func TestReadDeadlinePassesAtClose(t *testing.T) {
 		})
 	}
 }
+
+// A deafConn says at each read that a deadline has passed, from some time on, as a
+// stream of QUIC does whose connection was idle for too long.
+type deafConn struct {
+	net.Conn
+	deaf  *atomic.Bool
+	reads *atomic.Int64
+}
+
+func (c deafConn) Read(p []byte) (int, error) {
+	if c.deaf.Load() {
+		c.reads.Add(1)
+		return 0, os.ErrDeadlineExceeded
+	}
+	return c.Conn.Read(p)
+}
+
+func connectDeaf(t *testing.T) (*Conn, *peer, deafConn) {
+	nc := deafConn{deaf: new(atomic.Bool), reads: new(atomic.Int64)}
+	c, p := connect(t, new(Upgrader), func(t testing.TB) (server, client net.Conn) {
+		server, client = tcpPair(t)
+		nc.Conn = server
+		return nc, client
+	})
+	nc.deaf.Store(true)
+	return c, p, nc
+}
+
+// Nobody reads on and on from such a net.Conn: the end that has begun is over.
+func TestDeadlineAtEachRead(t *testing.T) {
+	c, p, nc := connectDeaf(t)
+	began, end := make(chan struct{}), make(chan error, 1)
+	go Events{
+		OnOpen: func(c *Conn, _ *http.Request) {
+			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed, code: 4000})
+			close(began)
+		},
+		OnClose: func(_ *Conn, err error) { end <- err },
+	}.ServeWebSocket(c, nil)
+	<-began
+	wantEndError(t, <-end, EndError{By: SideServer, Sent: 4000}, net.ErrClosed)
+	p.wantClose(4000, "")
+	if n := nc.reads.Load(); n > 10 {
+		t.Errorf("%d reads that each said that a deadline had passed, want a few", n)
+	}
+}
