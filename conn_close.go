@@ -470,7 +470,7 @@ func (c *Conn) endClose(now int64) {
 // another goroutine does.
 func (c *Conn) closeAndWait() {
 	c.sendClose(true)
-	if c.callbacks() == nil && c.reading.TryLock() {
+	if !c.eventsReads() && c.reading.TryLock() {
 		c.readFailed(c.awaitClose())
 		c.reading.Unlock()
 	}

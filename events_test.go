@@ -327,20 +327,28 @@ func TestNoMessageAfterClose(t *testing.T) {
 	}
 }
 
-// OnOpen may end the connection too; OnMessage then never comes.
+// OnOpen may end the connection too; OnMessage then never comes. Close doesn't wait
+// there for the peer.
 func TestCloseInOnOpen(t *testing.T) {
 	d := newDiary()
 	e := d.events()
-	e.OnOpen = func(c *Conn, _ *http.Request) { c.Close(4003, "not today") }
-	dial := serveTCP(t, &Server{Handler: e})
-	p := dial()
-	p.send([]byte(peerRequest), textFrame("hello"))
-	p.wantBytes(peerAnswer)
-	p.wantClose(4003, "not today")
-	p.send(closeFrame(4003, ""))
-	p.wantEnd()
-	<-d.ends
-	if got, want := d.all(), "close 4003 by server"; got != want {
+	closed := make(chan error)
+	e.OnOpen = func(c *Conn, _ *http.Request) { closed <- c.Close(4003, "not today") }
+	for name, h := range map[string]Handler{"server": e, "function": HandlerFunc(e.ServeWebSocket)} {
+		t.Run(name, func(t *testing.T) {
+			p := serveTCP(t, &Server{Handler: h})()
+			p.send([]byte(peerRequest), textFrame("hello"))
+			p.wantBytes(peerAnswer)
+			p.wantClose(4003, "not today")
+			if err := <-closed; err != nil {
+				t.Errorf("Close in OnOpen = %v, want nil", err)
+			}
+			p.send(closeFrame(4003, ""))
+			p.wantEnd()
+			wantEndError(t, <-d.ends, EndError{By: SideServer, Sent: 4003, SentReason: "not today", Received: 4003, Clean: true}, net.ErrClosed)
+		})
+	}
+	if got, want := d.all(), "close 4003 by server; close 4003 by server"; got != want {
 		t.Errorf("events %q, want %q", got, want)
 	}
 }
