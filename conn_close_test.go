@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -473,36 +472,49 @@ func (w readWatch) Read(p []byte) (int, error) {
 	return w.Conn.Read(p)
 }
 
-// Who has sent something wrong and stays, as long as CloseTimeout lets him, costs no
-// buffer of what he had sent, and a small one for what still comes.
+// Who has sent something wrong, or nothing in time, and stays, as long as CloseTimeout
+// lets him, costs no buffer of what he had sent, and a small one for what still comes.
 func TestWaitForTheEndHoldsLittle(t *testing.T) {
-	server, client := tcpPair(t)
-	var c *Conn
-	var mu sync.Mutex
-	waits := 0
-	watch := readWatch{server, func(size int) {
-		mu.Lock()
-		defer mu.Unlock()
-		if c == nil || c.connState() == stateOpen {
-			return
-		}
-		waits++
-		if n := held(c); n > 0 || size > smallSize {
-			t.Errorf("%d bytes held, and a buffer of %d, for who is about to leave; want none and at most %d", n, size, smallSize)
-		}
-	}}
-	conn, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return watch, client })
-	mu.Lock()
-	c = conn
-	mu.Unlock()
-	end := readEnd(c)
-	p.send(append(clientFrame(opText, true, "\xff"), make([]byte, 1000)...))
-	p.wantClose(CloseInvalidPayload, errNotUTF8.Reason)
-	p.send([]byte("more"))
-	p.leave()
-	<-end
-	if mu.Lock(); waits == 0 {
-		t.Error("nothing was read behind the close frame")
+	for name, test := range map[string]struct {
+		sent   []byte
+		serve  func(t *testing.T, c *Conn) (end <-chan error)
+		code   CloseCode
+		reason string
+	}{
+		"wrong": {append(clientFrame(opText, true, "\xff"), make([]byte, 1000)...),
+			func(_ *testing.T, c *Conn) <-chan error { return readEnd(c) }, CloseInvalidPayload, errNotUTF8.Reason},
+		"late under Events": {clientFrame(opText, true, strings.Repeat("x", 1<<10))[:1000], func(t *testing.T, c *Conn) <-chan error {
+			end := make(chan error, 1)
+			c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			serveEvents(t, c, Events{OnClose: func(_ *Conn, err error) { end <- err }})
+			return end
+		}, CloseGoingAway, "read deadline"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := tcpPair(t)
+			var watched atomic.Pointer[Conn]
+			var waits atomic.Int32
+			watch := readWatch{server, func(size int) {
+				c := watched.Load()
+				if c == nil || c.connState() == stateOpen {
+					return
+				}
+				waits.Add(1)
+				if n := held(c); n > 0 || size > smallSize {
+					t.Errorf("%d bytes held, and a buffer of %d, for who is about to leave; want none and at most %d", n, size, smallSize)
+				}
+			}}
+			c, p := connect(t, new(Upgrader), func(testing.TB) (net.Conn, net.Conn) { return watch, client })
+			watched.Store(c)
+			p.send(test.sent)
+			end := test.serve(t, c)
+			p.wantClose(test.code, test.reason)
+			p.send([]byte("more"))
+			p.leave()
+			<-end
+			if waits.Load() == 0 {
+				t.Error("nothing was read behind the close frame")
+			}
+		})
 	}
-	mu.Unlock()
 }

@@ -214,8 +214,8 @@ func (c *Conn) eventsFailed(err error, late *int) error {
 		if c.beginClose(&EndError{By: SideServer, Err: err, code: CloseGoingAway, reason: "read deadline"}) {
 			c.sendClose(true)
 			c.trace.frameCut(err)
-			c.lingerAndFinish() // what the peer still sends would make a reset
-			c.read.drop()
+			c.read.drop()       // the peer may stay for a while
+			c.lingerAndFinish() // what it still sends would make a reset
 			return c.endError()
 		}
 		if c.connState() == stateClosing && *late >= 0 { // the deadline passed as it was taken off
