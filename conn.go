@@ -340,14 +340,16 @@ const (
 // thrown away (RFC 6455, section 7.1.1), here for lingerTime.
 func (g *registry) linger(nc net.Conn) {
 	if g.setDeadline(nc, net.Conn.SetDeadline, time.Now().Add(lingerTime)) == nil { // or it could be for ever
-		closeSending(nc)
+		g.closeSending(nc)
 		g.discardUntilEnd(nc)
 	}
 	g.closeConn(nc)
 }
 
 // closeSending reports whether nc has half of it closed.
-func closeSending(nc net.Conn) bool {
+func (g *registry) closeSending(nc net.Conn) (half bool) {
+	var err error
+	defer g.caught(nc, &err)
 	cw, ok := nc.(closeWriter)
 	return ok && cw.CloseWrite() == nil
 }

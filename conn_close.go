@@ -351,10 +351,19 @@ func (c *Conn) moveToClosed(e *EndError) (x details, first bool) {
 // could wait for that, so what lies under it comes first; but it is closed too,
 // since a connection around it may count on that.
 func (g *registry) cutConn(nc net.Conn) {
-	if outer, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		g.closeConn(innermost(outer.NetConn()))
+	if _, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		if inner := g.innermost(nc); inner != nil {
+			g.closeConn(inner)
+		}
 	}
 	g.closeConn(nc)
+}
+
+// innermost returns nil where nc panics, or has nothing under it.
+func (g *registry) innermost(nc net.Conn) (inner net.Conn) {
+	var err error
+	defer g.caught(nc, &err)
+	return innermost(nc)
 }
 
 // innermost returns what lies under the connections that tell, as tls.Conn does.

@@ -232,7 +232,7 @@ func (c *Conn) lingerAndFinish() {
 		return
 	}
 	c.reg.setDeadline(c.nc, net.Conn.SetWriteDeadline, soon) // of TLS' alert
-	if !closeSending(c.nc) {
+	if !c.reg.closeSending(c.nc) {
 		end = soon // the peer doesn't see ours before this is over
 	}
 	c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, end)

@@ -42,10 +42,12 @@ func (c *Conn) direct() directSocket {
 // bottom returns the socket that nc's bytes leave by, under TLS and under wrappers that
 // show it, to be asked how many wait there: what is read and written goes through nc
 // all the same. It is nil for another connection.
-func (c *Conn) bottom() directSocket {
+func (c *Conn) bottom() (d directSocket) {
 	if d := c.direct(); d != nil {
 		return d
 	}
+	var err error
+	defer c.reg.caught(c.nc, &err)
 	if sc, ok := innermost(c.nc).(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			return &netloop.Descriptor{RawConn: raw}

@@ -85,7 +85,7 @@ func (h *handshake) leaveToHTTP() error {
 	h.trace.plain()
 	h.nc.SetDeadline(time.Time{})
 	if h.noKeepAlive {
-		keepAliveTCP(h.nc)
+		h.reg.keepAliveTCP(h.nc)
 	}
 	if s.enterPlain(h, pc) {
 		select {
@@ -239,8 +239,8 @@ func (b *patientBody) Read(p []byte) (int, error) {
 }
 
 // keepAliveTCP has the system find dead clients: plain HTTP has no pings.
-func keepAliveTCP(nc net.Conn) {
-	if tc, ok := innermost(nc).(*net.TCPConn); ok {
+func (g *registry) keepAliveTCP(nc net.Conn) {
+	if tc, ok := g.innermost(nc).(*net.TCPConn); ok {
 		tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
 	}
 }
@@ -303,7 +303,7 @@ func (pc *plainConn) RemoteAddr() net.Addr {
 
 // CloseWrite lets net/http's last answer arrive before a reset can destroy it.
 func (pc *plainConn) CloseWrite() error {
-	closeSending(pc.Conn)
+	pc.s.reg.closeSending(pc.Conn)
 	return nil
 }
 

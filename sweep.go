@@ -381,6 +381,8 @@ func (c *Conn) perform(do duty, now int64, t *times) {
 
 // discard makes the system forget what the peer doesn't take.
 func (c *Conn) discard() {
+	var err error
+	defer c.reg.caught(c.nc, &err)
 	if nc, ok := innermost(c.nc).(interface{ SetLinger(sec int) error }); ok {
 		nc.SetLinger(0)
 	}

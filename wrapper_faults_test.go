@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -422,5 +423,64 @@ func TestDeadlineAtEachRead(t *testing.T) {
 	p.wantClose(4000, "")
 	if n := nc.reads.Load(); n > 10 {
 		t.Errorf("%d reads that each said that a deadline had passed, want a few", n)
+	}
+}
+
+// A frankConn shows what lies under it, and has more that a socket has.
+type frankConn struct {
+	panickingConn
+	nothing bool
+}
+
+func (c frankConn) NetConn() net.Conn {
+	if c.check("NetConn"); c.nothing {
+		return nil
+	}
+	return c.Conn
+}
+
+// A toughConn has the methods itself.
+type toughConn struct{ panickingConn }
+
+func (c toughConn) CloseWrite() error {
+	c.check("CloseWrite")
+	return c.Conn.(closeWriter).CloseWrite()
+}
+
+func (c toughConn) SetLinger(int) error {
+	c.check("SetLinger")
+	return nil
+}
+
+func (c toughConn) SyscallConn() (syscall.RawConn, error) {
+	c.check("SyscallConn")
+	return c.Conn.(syscall.Conn).SyscallConn()
+}
+
+// What a net.Conn may have beside the methods of all may panic as well, on the sweeper's
+// goroutine and on one of Close's, where nobody else would catch it.
+func TestConnPanicsInMoreMethods(t *testing.T) {
+	for _, method := range []string{"NetConn", "nothing under it", "CloseWrite", "SetLinger", "SyscallConn"} {
+		t.Run(method, func(t *testing.T) {
+			in := new(atomic.Pointer[string])
+			u := &Upgrader{PingInterval: 20 * time.Millisecond, PongTimeout: 100 * time.Millisecond, CloseTimeout: 100 * time.Millisecond}
+			c, p := connect(t, u, func(t testing.TB) (server, client net.Conn) {
+				server, client = tcpPair(t)
+				nc := panickingConn{server, in}
+				if method == "NetConn" || method == "nothing under it" {
+					return frankConn{nc, method != "NetConn"}, client
+				}
+				return toughConn{nc}, client
+			})
+			in.Store(&method)
+			ended := c.CloseRead().Done() // it doesn't answer the first ping
+			if method == "CloseWrite" {
+				p.send(closeFrame(CloseNormal, ""))
+			}
+			<-ended
+			if n := c.reg.total.panics.Load(); n == 0 && method != "nothing under it" {
+				t.Errorf("no panic in %s was counted", method)
+			}
+		})
 	}
 }
