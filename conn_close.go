@@ -80,9 +80,17 @@ func (c *Conn) refuseMessages() {
 	defer c.reading.Unlock()
 	c.startRead()
 	err := c.beginMessage()
-	for err != nil && isTimeout(err) && c.connState() != stateClosed { // a deadline that was for the reads before
+	for quick := 0; isTimeout(err) && quick < 10 && c.connState() != stateClosed; { // a deadline that was for the reads before
 		c.reg.setDeadline(c.nc, net.Conn.SetReadDeadline, time.Time{})
-		err = c.beginMessage()
+		began := time.Now()
+		if err = c.beginMessage(); time.Since(began) > time.Millisecond {
+			quick = 0
+		}
+		quick++
+	}
+	if isTimeout(err) { // without a deadline
+		c.finish(&EndError{By: SidePeer, Err: err})
+		return
 	}
 	if err == nil {
 		err = errUnwanted

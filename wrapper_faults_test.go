@@ -484,3 +484,16 @@ func TestConnPanicsInMoreMethods(t *testing.T) {
 		})
 	}
 }
+
+// CloseRead takes a deadline off, and reads on, as often as one is set; but not from a
+// net.Conn that says so all the same.
+func TestCloseReadOfADeafConn(t *testing.T) {
+	c, p, nc := connectDeaf(t)
+	select {
+	case <-c.CloseRead().Done():
+	case <-time.After(patience / 4):
+		t.Fatalf("nothing ends behind %d reads that each said that a deadline had passed", nc.reads.Load())
+	}
+	wantEndError(t, c.endError(), EndError{By: SidePeer}, os.ErrDeadlineExceeded)
+	p.wantEnd()
+}
