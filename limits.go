@@ -38,6 +38,10 @@ func (s *Server) takeSlot(h *handshake) error {
 	select {
 	case s.slots <- struct{}{}:
 		h.slot.Store(true)
+		if h.gaveUp() { // by Close, which may have looked for the slot before
+			h.freeSlot()
+			return errShutdown
+		}
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -277,3 +277,22 @@ func TestSilentCrowdOverTLS(t *testing.T) {
 		}
 	})
 }
+
+// Close may give a handshake up in the moment in which it takes its slot, which
+// comes back then, too.
+func TestSlotOfAHandshakeGivenUp(t *testing.T) {
+	s := &Server{Handler: Events{}, MaxHandshakes: 1, ErrorLog: new(logBook).logger()}
+	s.init()
+	server, _ := pipePair(t)
+	h := newHandshake(&s.reg, s, server)
+	if err := s.count(h); err != nil {
+		t.Fatal(err)
+	}
+	h.giveUp(errShutdown)
+	if err := s.takeSlot(h); err == nil {
+		t.Error("takeSlot of a handshake that was given up = nil, want an error")
+	}
+	if !s.isAtRest() {
+		t.Errorf("%d slots are taken afterwards, want none", len(s.slots))
+	}
+}
