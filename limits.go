@@ -279,8 +279,10 @@ const maxRefusals = 64
 func (s *Server) turnAway(h *handshake, err error) {
 	if s.refusing.Add(1) > maxRefusals || err == errShutdown {
 		s.refusing.Add(-1)
-		s.note(h.remote, err)
-		s.giveBack(h)
+		if h.claim() { // or Close has counted it
+			s.note(h.remote, err)
+			s.giveBack(h)
+		}
 		s.reg.cutConn(h.nc)
 		s.forget(h)
 		return

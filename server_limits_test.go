@@ -296,3 +296,22 @@ func TestSlotOfAHandshakeGivenUp(t *testing.T) {
 		t.Errorf("%d slots are taken afterwards, want none", len(s.slots))
 	}
 }
+
+// A handshake that waits for its slot when the server is closed has failed once.
+func TestCloseCountsWhoWaitsOnce(t *testing.T) {
+	for range 50 {
+		s := &Server{Handler: Events{}, MaxHandshakes: 1, ErrorLog: new(logBook).logger()}
+		ln := newPipeListener()
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ln) }()
+		ln.dial(t)
+		ln.dial(t)
+		eventually(t, "the second waits", func() bool { return s.waiting.Load() == 1 })
+		s.Close()
+		<-served
+		eventually(t, "nothing is left", s.isAtRest)
+		if got := s.Stats().Failed; got != 2 {
+			t.Fatalf("%d handshakes have failed, want the two there were", got)
+		}
+	}
+}
