@@ -84,6 +84,9 @@ func (h *handshake) leaveToHTTP() error {
 	free(&h.in)
 	h.trace.plain()
 	h.nc.SetDeadline(time.Time{})
+	if h.watch != nil {
+		h.watch.Stop()
+	}
 	if h.noKeepAlive {
 		h.reg.keepAliveTCP(h.nc)
 	}

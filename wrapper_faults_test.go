@@ -236,6 +236,26 @@ func TestConnWithoutDeadlines(t *testing.T) {
 	})
 }
 
+// Nor does HandshakeTimeout end what HTTP serves on one.
+func TestPageOnAConnWithoutDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		s := &Server{Handler: Events{}, Upgrader: Upgrader{HandshakeTimeout: time.Second},
+			HTTP: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(time.Minute) // of the bubble's
+				io.WriteString(w, "at last")
+			})}
+		serve(t, s, ln)
+		server, client := pipePair(t)
+		p := newPeer(t, client)
+		client.SetDeadline(time.Time{})
+		ln.conns <- timelessConn{server}
+		if status, _, body := p.status("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != 200 || body != "at last" {
+			t.Errorf("a page that takes a minute: %d %q, want 200 and all of it", status, body)
+		}
+	})
+}
+
 // A lazyListener accepts connections whose Close waits.
 type lazyListener struct {
 	net.Listener
