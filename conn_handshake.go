@@ -103,6 +103,9 @@ func (h *handshake) start() {
 	if h.nc.SetDeadline(deadline) != nil && !deadline.IsZero() {
 		h.watch = time.AfterFunc(time.Until(deadline), h.cut)
 	}
+	if h.s != nil && h.s.stopping.Load() { // stop may have set one that is gone now
+		h.shorten()
+	}
 }
 
 // serve takes all the steps, on a goroutine that waits where it must.
@@ -263,16 +266,20 @@ func (h *handshake) showsRequest() bool {
 // errTookLong refuses a client because the application took too long.
 var errTookLong = refuse(http.StatusServiceUnavailable, "the server took longer than HandshakeTimeout to decide")
 
-// shorten leaves the handshake t more at most, for a server that goes down.
-func (h *handshake) shorten(t time.Duration) {
+// stoppingTime is what a client has for the rest of its request, or the application to
+// decide, when the server goes down.
+const stoppingTime = time.Second
+
+// shorten leaves the handshake no more than that.
+func (h *handshake) shorten() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.phase == phaseDeciding && h.cancel != nil: // else it won't take long
-		time.AfterFunc(t, func() { h.giveUp(errGoingDown) })
+		time.AfterFunc(stoppingTime, func() { h.giveUp(errGoingDown) })
 	case h.phase == phaseReading && h.nc != nil:
-		if h.reg.setDeadline(h.nc, net.Conn.SetReadDeadline, time.Now().Add(t)) != nil {
-			time.AfterFunc(t, h.cut)
+		if h.reg.setDeadline(h.nc, net.Conn.SetReadDeadline, time.Now().Add(stoppingTime)) != nil {
+			time.AfterFunc(stoppingTime, h.cut)
 		}
 	}
 }

@@ -446,7 +446,7 @@ func (s *Server) stop() (idle <-chan struct{}) {
 		ln.Close()
 	}
 	for _, h := range handshakes {
-		h.shorten(time.Second)
+		h.shorten()
 	}
 	return idle
 }
