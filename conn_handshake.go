@@ -498,14 +498,14 @@ func (h *handshake) giveUp(err error) (given bool) {
 		h.taken = make(chan struct{})
 	}
 	h.mu.Unlock()
+	defer h.conclude(err, nil, true) // behind runtime.Goexit, too
 	if h.taken != nil {
-		h.takeOver()
-		close(h.taken)
+		defer close(h.taken)
+		h.reg.guard(nobody{}, func() { h.takeOver() }) // Hijack may be the application's
 	}
 	if h.nc != nil {
 		h.reg.setDeadline(h.nc, net.Conn.SetDeadline, time.Now().Add(refusalTime))
 	}
-	h.conclude(err, nil, true)
 	return true
 }
 

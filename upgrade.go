@@ -394,7 +394,7 @@ func (h *handshake) takeOver() error {
 		return fmt.Errorf("websocket: %w (%w)", err, refuse(http.StatusInternalServerError,
 			"the connection can't be taken over from a %T", h.w))
 	}
-	nc.SetDeadline(h.deadline)
+	h.reg.setDeadline(nc, net.Conn.SetDeadline, h.deadline)
 	buffered, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	var unread []byte // by net/http
 	if pc, ok := nc.(*plainConn); ok {
