@@ -56,7 +56,10 @@ func (s *Server) serveOnLoop(a *netloop.Listener) error {
 	if err := a.Serve(func() bool { return s.acceptOnLoop(a, failed) }); err != nil {
 		return err
 	}
-	defer a.Stop()
+	defer func() {
+		a.Stop()
+		go s.endLate()
+	}()
 	t := time.NewTicker(loopTick)
 	defer t.Stop()
 	looked := time.Now()
@@ -127,13 +130,30 @@ func (s *Server) acceptedOnLoop(nc *netloop.Socket) {
 	nc.Start()
 }
 
+// endLate ends the handshakes that are left when nobody accepts any more. A server
+// that goes down ends them itself.
+func (s *Server) endLate() {
+	t := time.NewTicker(loopTick)
+	defer t.Stop()
+	for left := true; left; left = s.wakeLate() {
+		select {
+		case <-s.stopped:
+			return
+		case <-t.C:
+		}
+	}
+}
+
 // wakeLate has the loop look at the handshakes whose time is over: they wait for their
-// request, and nothing else would wake them.
-func (s *Server) wakeLate() {
+// request, and nothing else would wake them. It reports whether any are left.
+func (s *Server) wakeLate() (left bool) {
 	var late []*netloop.Socket
 	s.mu.Lock()
 	for h := range s.handshakes {
-		if h.sock != nil && h.isLate() {
+		if h.sock == nil {
+			continue
+		}
+		if left = true; h.isLate() {
 			late = append(late, h.sock)
 		}
 	}
@@ -141,6 +161,7 @@ func (s *Server) wakeLate() {
 	for _, nc := range late {
 		nc.Notify()
 	}
+	return left
 }
 
 func (h *handshake) isLate() bool {

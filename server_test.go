@@ -263,3 +263,28 @@ func TestListenFails(t *testing.T) {
 		}
 	}
 }
+
+// Clients that were accepted before the listener was closed by somebody else are held
+// to HandshakeTimeout, though Serve has returned.
+func TestSilentClientsOutliveNoListener(t *testing.T) {
+	s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: 500 * time.Millisecond}}
+	defer s.Close()
+	ln := listen(t)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	var silent []net.Conn
+	for range 3 {
+		silent = append(silent, dialAddr(t, ln.Addr().String()))
+	}
+	eventually(t, "they are accepted", func() bool { return s.Stats().Handshaking == len(silent) })
+	ln.Close()
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve = %v, want that the listener is closed", err)
+	}
+	for _, nc := range silent {
+		if _, err := nc.Read(make([]byte, 1)); isTimeout(err) {
+			t.Error("a silent client is still connected")
+		}
+	}
+	eventually(t, "nothing is left", s.isAtRest)
+}
