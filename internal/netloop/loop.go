@@ -24,10 +24,10 @@ type Loop struct {
 // A Handler is told what happens to a Socket.
 type Handler interface {
 	// Ready is called when bytes, their end or a call of Notify may be there, or when
-	// a read deadline has passed. It takes what it can by TryRead. It may block: others then serve the other sockets.
-	// Calls for one socket never run at the same time, and what happens during
-	// one is followed by another. Returning true asks for one more call, after
-	// the other sockets had their turn.
+	// a read deadline has passed. It takes what it can by TryRead. It may block: others
+	// then serve the other sockets. Calls for one socket never run at the same time,
+	// and what happens during one is followed by another. Returning true asks for one
+	// more call, after the other sockets had their turn.
 	Ready(s *Socket, w *Worker) (more bool)
 }
 
