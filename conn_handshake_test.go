@@ -2,10 +2,12 @@ package websocket
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -67,6 +69,29 @@ func TestHugeAnswerIsBounded(t *testing.T) {
 			if _, err := io.Copy(io.Discard, c.NetConn()); isTimeout(err) {
 				t.Errorf("the client's socket is still open: %v", err)
 			}
+		}
+	})
+}
+
+// Who is accepted in the moment in which Shutdown begins has no longer than the
+// others for the request, though the clock starts later.
+func TestShutdownAsTheClockStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entered, release := make(chan struct{}), make(chan struct{})
+		s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{HandshakeTimeout: time.Minute,
+			Trace: &Trace{Accepted: func(uint64, net.Conn) { close(entered); <-release }}}}
+		ln := newPipeListener()
+		serve(t, s, ln)
+		p := ln.dial(t)
+		<-entered
+		done, start := shutDown(s, t.Context()), time.Now()
+		synctest.Wait()
+		close(release)
+		if answer, err := io.ReadAll(p.nc); !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
+			t.Errorf("a silent client read %q, %v; want 503", answer, err)
+		}
+		if err := <-done; err != nil || time.Since(start) > 2*time.Second {
+			t.Errorf("Shutdown = %v after %v, want nil within 2 s", err, time.Since(start))
 		}
 	})
 }
