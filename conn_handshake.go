@@ -445,6 +445,9 @@ func (h *handshake) end(err error, extra http.Header) error {
 	h.mu.Unlock()
 	free(&h.in)
 	h.conclude(err, extra, false)
+	if h.watch != nil {
+		h.watch.Stop()
+	}
 	return err
 }
 

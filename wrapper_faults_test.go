@@ -562,3 +562,32 @@ func TestHijackMayDoAnything(t *testing.T) {
 		})
 	}
 }
+
+// A closeCounter has no deadlines, and counts how often it is closed.
+type closeCounter struct {
+	timelessConn
+	closes *atomic.Int32
+}
+
+func (c closeCounter) Close() error {
+	c.closes.Add(1)
+	return c.timelessConn.Close()
+}
+
+// One that was refused is closed once, and not again when HandshakeTimeout is over.
+func TestRefusedConnWithoutDeadlinesIsClosedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var closes atomic.Int32
+		server, client := pipePair(t)
+		go io.WriteString(client, "GET / HTTP/1.1\r\n\r\n")
+		go io.Copy(io.Discard, client)
+		if _, _, err := Upgrade(closeCounter{timelessConn{server}, &closes}); err == nil {
+			t.Error("Upgrade of a wrong request = nil, want an error")
+		}
+		time.Sleep(time.Minute) // of the bubble's
+		if got := closes.Load(); got != 1 {
+			t.Errorf("closed %d times, want once", got)
+		}
+		client.Close()
+	})
+}
