@@ -216,3 +216,36 @@ func TestStreamWritesDontMix(t *testing.T) {
 		}
 	}
 }
+
+// A write deadline also holds for who waits for the end of another message, whether
+// it was set before that or meanwhile.
+func TestWriteDeadlineBehindAWriter(t *testing.T) {
+	for _, before := range []time.Duration{0, time.Hour, time.Second} { // 0 for none
+		synctest.Test(t, func(t *testing.T) {
+			s, c, _ := streamPair(t, websocket.BinaryMessage)
+			w, err := c.NextWriter(websocket.BinaryMessage)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			start := time.Now()
+			if before > 0 {
+				s.SetWriteDeadline(start.Add(before))
+			}
+			written := make(chan error)
+			go func() {
+				_, err := s.Write([]byte("behind it"))
+				written <- err
+			}()
+			synctest.Wait()
+			if before != time.Second {
+				s.SetWriteDeadline(start.Add(time.Second))
+			}
+			err = <-written
+			if took := time.Since(start); took != time.Second || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("with a deadline of %v before: %v after %v; want %v after a second", before, err, took, os.ErrDeadlineExceeded)
+			}
+			s.SetWriteDeadline(time.Time{})
+		})
+	}
+}

@@ -365,6 +365,10 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 		d := t
 		r.deadline.Store(&d)
 	}
+	if r.moved != nil {
+		close(r.moved)
+		r.moved = nil
+	}
 	// A write under way is held to it too. Whichever comes later, this look or
 	// the writer's at its end, finds what the other has done.
 	held := r.held.Swap(true)

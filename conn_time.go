@@ -78,6 +78,7 @@ type rareState struct {
 	pendingBy atomic.Int64             // when it waits no longer; 0 for no such time
 
 	deadline atomic.Pointer[time.Time] // of the application's writes; nil without one
+	moved    chan struct{}             // closed when it is set, for those who wait until it passes; nil without them; guarded by mu
 	held     atomic.Bool               // nc has it as its own, until the write under way has ended
 
 	finishing sync.Mutex // held while the end is made known to all who ask

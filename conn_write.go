@@ -111,10 +111,18 @@ func (c *Conn) dead() error {
 	return c.write.err
 }
 
-// waitFor waits for the end of another message, or for the write deadline.
+// waitFor waits for the end of another message, or for the write deadline, or until
+// that is another one.
 func (c *Conn) waitFor(done <-chan struct{}) {
+	c.mu.Lock()
+	r := c.rare()
+	if r.moved == nil {
+		r.moved = make(chan struct{})
+	}
+	moved, d := r.moved, r.deadline.Load()
+	c.mu.Unlock()
 	var late <-chan time.Time
-	if d := c.writeDeadline(); d != nil {
+	if d != nil {
 		t := time.NewTimer(time.Until(*d))
 		defer t.Stop()
 		late = t.C
@@ -122,6 +130,7 @@ func (c *Conn) waitFor(done <-chan struct{}) {
 	select {
 	case <-done:
 	case <-late:
+	case <-moved:
 	}
 }
 
