@@ -255,9 +255,11 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the time after which reads fail with an error that
 // matches os.ErrDeadlineExceeded; the zero time means never. The connection
 // stays usable: what had come of a message is kept, and the next read goes on
-// with it. A connection under Events ends when its read deadline passes, after the
-// messages that had come whole; the peer is told 1001. Once the end has begun
-// SetReadDeadline returns net.ErrClosed.
+// with it. The *EndError of a connection that was cut for its silence matches that
+// too: a loop that reads on behind deadlines looks for an *EndError first. A connection
+// under Events ends when its read deadline passes, after the messages that had come
+// whole; the peer is told 1001. Once the end has begun SetReadDeadline returns
+// net.ErrClosed.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
