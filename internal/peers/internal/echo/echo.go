@@ -145,10 +145,14 @@ func Serve(ln net.Listener, cfg Config) error {
 // Go is Serve on a goroutine. It returns when clients can connect.
 func Go(ln net.Listener, cfg Config) (failed <-chan error) {
 	done := make(chan error, 1)
-	addr := ln.Addr()
+	s, err := Find(cfg.Server)
+	rebinds := err == nil && s.rebinds
+	if rebinds {
+		ln.Close() // who connects from here on meets the server
+	}
 	go func() { done <- Serve(ln, cfg) }()
-	if s, err := Find(cfg.Server); err == nil && s.rebinds {
-		awaitListener(addr)
+	if rebinds {
+		awaitListener(ln.Addr())
 	}
 	return done
 }
