@@ -283,9 +283,9 @@ type nobody struct{}
 func (nobody) remoteAddr() string { return "" }
 func (nobody) fail(error)         {}
 
-// read, write, closeConn and setDeadline call methods of nc that may be the application's. One
-// that panics fails, as the network does: what is locked around them has to be let
-// go, and who calls them may serve others too.
+// read, write, closeConn and setDeadline call methods of nc that may be the
+// application's. One that panics fails, as the network does: what is locked around
+// them has to be let go, and who calls them may serve others too.
 func (g *registry) read(nc net.Conn, p []byte) (n int, err error) {
 	defer g.caught(nc, &err)
 	return nc.Read(p)

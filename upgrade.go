@@ -378,9 +378,9 @@ func (u *Upgrader) negotiate(r *http.Request) (a answer, err error) {
 
 // UpgradeHTTP is Upgrade behind net/http: it answers a request that an
 // http.Handler got, and takes the connection over, which goes on when that Handler
-// has returned. Bytes that net/http had read are kept. After an error the request has been
-// answered, or its connection is closed. HTTP/2 requests are refused: the TLS
-// configuration must offer http/1.1 only.
+// has returned. Bytes that net/http had read are kept. After an error the request
+// has been answered, or its connection is closed. HTTP/2 requests are refused: the
+// TLS configuration must offer http/1.1 only.
 func (u *Upgrader) UpgradeHTTP(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	reg := standalone(u)
 	defer reg.settle()
