@@ -147,6 +147,18 @@ func TestShutdownServesWhoWaits(t *testing.T) {
 	})
 }
 
+// told counts the open connections that our close frame has left.
+func told(s *Server) (n int) {
+	for _, c := range s.reg.conns() {
+		c.mu.Lock()
+		if c.end != nil && c.end.Sent != 0 {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
 // Peers that take nothing, or answer nothing, hold up neither the others nor,
 // for longer than CloseTimeout, the end.
 func TestShutdownWithStuckPeers(t *testing.T) {
@@ -198,6 +210,7 @@ func TestShutdownWithStuckPeers(t *testing.T) {
 				}
 				if cut {
 					eventually(t, "the good ones have gone", func() bool { return s.Stats().Open <= 2*each })
+					eventually(t, "the mute ones were told", func() bool { return told(s) >= each })
 					if took := time.Since(start); took > closeTimeout*3/4 {
 						t.Errorf("the good peers were closed after %v, want at once", took)
 					}
