@@ -537,7 +537,7 @@ func TestShutdownAmidTraffic(t *testing.T) {
 					dial = serveTCP(t, s)
 				}
 				var wg sync.WaitGroup
-				all := make(chan struct{}) // are connected
+				all, over := make(chan struct{}), make(chan struct{}) // are connected; is Shutdown, and every handler with it
 				for i := range clients {
 					p := dial()
 					path := fmt.Sprintf("/%s/%s/%d", name, network, i)
@@ -546,6 +546,7 @@ func TestShutdownAmidTraffic(t *testing.T) {
 					wg.Go(func() {
 						<-all
 						n := p.talk(t)
+						<-over
 						if got, ok := answered.Load(path); !ok || got.(*atomic.Int64).Load() != n {
 							t.Errorf("client %s read %d answers, want the %v that were written", path, n, got)
 						}
@@ -556,6 +557,7 @@ func TestShutdownAmidTraffic(t *testing.T) {
 				if err := <-shutDown(s, t.Context()); err != nil {
 					t.Errorf("Shutdown = %v, want nil", err)
 				}
+				close(over)
 				wg.Wait()
 				if got := s.Stats().ClosedByServer[CloseGoingAway]; got != clients {
 					t.Errorf("ends with 1001: %d, want %d", got, clients)
