@@ -354,6 +354,7 @@ func TestOnRefuseMayDoAnything(t *testing.T) {
 // client is told 503, its request's context has ended, and what OnUpgrade says
 // afterwards is thrown away.
 func TestOnUpgradeIsBounded(t *testing.T) {
+	t.Parallel()
 	for way, connect := range waysIn {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
@@ -431,6 +432,7 @@ func TestHangingOnUpgradeHoldsNoSlot(t *testing.T) {
 // and the request's context has ended. Shutdown answers with 503 within a second
 // or so.
 func TestServerEndsDuringOnUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, behind := range []bool{false, true} {
 		for _, end := range []string{"Close", "Shutdown"} {
 			for name, h := range map[string]Handler{

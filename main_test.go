@@ -3,6 +3,7 @@ package websocket
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,12 +22,23 @@ import (
 // the last connection has ended no goroutine and no descriptor is left of it.
 func TestMain(m *testing.M) {
 	settleRuntime()
+	waitTogether()
 	goroutines, descriptors := goroutineStacks(), countDescriptors()
 	code := m.Run()
 	if code == 0 {
 		code = checkLeaks(goroutines, descriptors)
 	}
 	os.Exit(code)
+}
+
+// waitTogether lets more tests run in parallel than there are processors: most of
+// those that may only wait for a timeout.
+func waitTogether() {
+	const atOnce = 8
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue && flag.Lookup("test.fuzz").Value.String() == "" {
+		flag.Set("test.parallel", strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
+	}
 }
 
 // settleRuntime makes what the runtime makes once: the poller's descriptors,

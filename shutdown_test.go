@@ -162,6 +162,7 @@ func told(s *Server) (n int) {
 // Peers that take nothing, or answer nothing, hold up neither the others nor,
 // for longer than CloseTimeout, the end.
 func TestShutdownWithStuckPeers(t *testing.T) {
+	t.Parallel()
 	const each = 10
 	big := NewPreparedMessage(BinaryMessage, make([]byte, 256<<10))
 	for name, handler := range map[string]Handler{

@@ -87,6 +87,7 @@ func drain(nc net.Conn, n int, d time.Duration) ([]byte, error) {
 // What lies in the kernel when the connection is closed, or when a ping is
 // written, takes longer to go than the timeouts, and goes.
 func TestKernelBufferGoesSlowly(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("the system doesn't tell what was taken")
 	}
@@ -164,6 +165,7 @@ func takeSlowly(p *peer, size int, closed bool) error {
 // A peer that takes nothing is cut in WriteTimeout and a quarter, whatever it
 // sends.
 func TestTakesNothingIsCut(t *testing.T) {
+	t.Parallel()
 	const timeout = time.Second
 	var cut sync.Map // addresses of clients
 	for way, dial := range slowWays(t, Upgrader{WriteTimeout: timeout, PingInterval: -1}, func(c *Conn) {

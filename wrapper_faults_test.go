@@ -69,6 +69,7 @@ func (l *panickingListener) Accept() (net.Conn, error) {
 // A net.Conn of the application's that panics costs its connection, whoever calls
 // it: the handler, the sweeper with its ping, or the queue.
 func TestConnPanics(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		method string
 		do     func(c *Conn)
@@ -92,6 +93,7 @@ func TestConnPanics(t *testing.T) {
 			}
 		}) {
 			t.Run(name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
 				ln := &panickingListener{Listener: listen(t)}
 				s := &Server{Handler: h, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{
 					PingInterval: 50 * time.Millisecond, PongTimeout: time.Second, CloseTimeout: 200 * time.Millisecond,
