@@ -458,44 +458,45 @@ func TestCloseRead(t *testing.T) {
 }
 
 // A read deadline that passes while OnMessage runs loses none of the messages
-// that had come before it.
+// that had come before it. What comes by a pipe hasn't come until it is read: there
+// the clock stands still until the peer writes.
 func TestReadDeadlineUnderEventsLosesNothing(t *testing.T) {
-	for name, pair := range transports {
-		t.Run(name, func(t *testing.T) {
-			c, p := connect(t, new(Upgrader), pair)
-			first, passed := make(chan struct{}), make(chan struct{})
-			got := make(chan string, 3)
-			go Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
-				if got <- string(data); string(data) == "first" {
-					close(first)
-					<-passed
-				}
-			}}.ServeWebSocket(c, nil)
-			p.sendText("first")
-			<-first
-			c.SetReadDeadline(time.Now().Add(-time.Second))
-			sent := make(chan struct{})
-			go func() {
-				p.nc.Write(append(textFrame("second"), textFrame("third")...))
-				close(sent)
-			}()
-			if name == "tcp" {
-				<-sent
+	check := func(t *testing.T, pair transport, came func(sent <-chan struct{})) {
+		c, p := connect(t, new(Upgrader), pair)
+		first, passed := make(chan struct{}), make(chan struct{})
+		got := make(chan string, 3)
+		go Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
+			if got <- string(data); string(data) == "first" {
+				close(first)
+				<-passed
 			}
-			close(passed)
-			for _, want := range []string{"first", "second", "third"} {
-				select {
-				case g := <-got:
-					if g != want {
-						t.Errorf("OnMessage got %q, want %q", g, want)
-					}
-				case <-time.After(patience):
-					t.Fatalf("%q is lost", want)
+		}}.ServeWebSocket(c, nil)
+		p.sendText("first")
+		<-first
+		c.SetReadDeadline(time.Now().Add(-time.Second))
+		sent := make(chan struct{})
+		go func() {
+			p.nc.Write(append(textFrame("second"), textFrame("third")...))
+			close(sent)
+		}()
+		came(sent)
+		close(passed)
+		for _, want := range []string{"first", "second", "third"} {
+			select {
+			case g := <-got:
+				if g != want {
+					t.Errorf("OnMessage got %q, want %q", g, want)
 				}
+			case <-time.After(patience):
+				t.Fatalf("%q is lost", want)
 			}
-			p.wantClose(CloseGoingAway, "read deadline")
-		})
+		}
+		p.wantClose(CloseGoingAway, "read deadline")
 	}
+	t.Run("tcp", func(t *testing.T) { check(t, tcpPair, func(sent <-chan struct{}) { <-sent }) })
+	t.Run("pipe", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { check(t, pipePair, func(<-chan struct{}) { synctest.Wait() }) })
+	})
 }
 
 // The runtime's ETIMEDOUT is a peer that is gone, and no deadline.
