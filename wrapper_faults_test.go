@@ -134,9 +134,10 @@ func TestConnPanics(t *testing.T) {
 
 // One that panics as the sweeper takes its deadline off is closed as any other.
 func TestConnPanicsAsItIsIdle(t *testing.T) {
+	t.Parallel()
 	method := "SetReadDeadline"
 	ln := &panickingListener{Listener: listen(t)}
-	s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{IdleTimeout: 100 * time.Millisecond, CloseTimeout: 200 * time.Millisecond}}
+	s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{IdleTimeout: 100 * time.Millisecond, CloseTimeout: 2 * time.Second}}
 	serve(t, s, ln)
 	p := newPeer(t, dialAddr(t, ln.Addr().String()))
 	p.handshake()
