@@ -79,10 +79,10 @@ func ExampleConn_NetConn() {
 func ExampleConn_Ping() {
 	s := &websocket.Server{Handler: websocket.Events{
 		OnOpen: func(c *websocket.Conn, r *http.Request) {
+			fmt.Println("round trip so far:", c.RTT())
 			if err := c.Ping([]byte("are you there?")); err != nil {
 				fmt.Println(err)
 			}
-			fmt.Println("round trip so far:", c.RTT())
 		},
 	}}
 	defer s.Close()
