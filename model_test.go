@@ -169,6 +169,7 @@ func (m *modelConn) listen() {
 	var message []byte
 	inside, deflated := false, false
 	for m.err == nil {
+		m.p.nc.SetDeadline(time.Now().Add(patience)) // of a frame: all of them may take longer on a busy machine
 		h, p, err := m.p.anyFrame()
 		if m.err = err; err != nil {
 			return
