@@ -44,7 +44,7 @@ func TestShutdownReason(t *testing.T) {
 		{strings.Repeat("\u00e9", 100), strings.Repeat("\u00e9", 61)},
 	} {
 		for name, handler := range shutdownHandlers() {
-			s := &Server{Handler: handler, ShutdownReason: test.reason, Upgrader: Upgrader{CloseTimeout: 100 * time.Millisecond}}
+			s := &Server{Handler: handler, ShutdownReason: test.reason}
 			p := serveTCP(t, s)()
 			p.handshake()
 			done := shutDown(s, t.Context())
