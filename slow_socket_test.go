@@ -375,7 +375,7 @@ func TestEndIsOneMoment(t *testing.T) {
 
 // A writer that nobody can close any more lets nobody wait for ever.
 func TestForgottenWriter(t *testing.T) {
-	c, p := connect(t, &Upgrader{CloseTimeout: 100 * time.Millisecond}, tcpPair)
+	c, p := connect(t, new(Upgrader), tcpPair)
 	end := readEnd(c)
 	func() {
 		m, err := c.NextWriter(TextMessage)
@@ -393,8 +393,8 @@ func TestForgottenWriter(t *testing.T) {
 			if err == nil {
 				t.Error("WriteMessage behind half a message = nil, want an error")
 			}
-			p.leave()
-			wantEndError(t, <-end, EndError{By: SideServer, Sent: CloseInternalError}, errAbandoned)
+			p.wantClosed(CloseInternalError, "")
+			wantEndError(t, <-end, EndError{By: SideServer, Sent: CloseInternalError, Received: CloseInternalError, Clean: true}, errAbandoned)
 			return
 		default:
 			if time.Now().After(deadline) {
