@@ -68,7 +68,7 @@ func TestCutForgets(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			cut = make(chan error, 1)
 			p := dial()
-			p.handshake()
+			p.send([]byte(peerRequest)) // and reads nothing
 			if err := <-cut; err == nil {
 				t.Fatal("the peer took 32 MiB")
 			}

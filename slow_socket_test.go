@@ -137,7 +137,13 @@ func TestKernelBufferGoesSlowly(t *testing.T) {
 // takeSlowly shakes hands and takes size bytes of messages in two seconds, and the
 // close frame behind them if there is one.
 func takeSlowly(p *peer, size int, closed bool) error {
-	p.handshake()
+	p.send([]byte(peerRequest))
+	for len(p.in) < len(peerAnswer) {
+		if err := p.receive(); err != nil {
+			return fmt.Errorf("after %d bytes of the 101: %w", len(p.in), err)
+		}
+	}
+	p.wantBytes(peerAnswer)
 	got, err := drain(p.nc, size-len(p.in), 2*time.Second)
 	if err != nil {
 		return fmt.Errorf("after %d of %d bytes: %w", len(got)+len(p.in), size, err)
@@ -178,7 +184,7 @@ func TestTakesNothingIsCut(t *testing.T) {
 			t.Parallel()
 			p := dial()
 			start := time.Now() // no later than the write begins
-			p.handshake()
+			p.send([]byte(peerRequest))
 			for {
 				if _, err := p.nc.Write(clientFrame(opPing, true, "alive")); err != nil {
 					break

@@ -42,7 +42,7 @@ func TestStuckReaderIsCut(t *testing.T) {
 			end := make(chan error, 1)
 			s := &Server{Handler: handler(end), Upgrader: Upgrader{WriteTimeout: 50 * time.Millisecond}}
 			p := serveTCP(t, s)()
-			p.handshake()
+			p.send([]byte(peerRequest)) // and reads nothing
 			wantEndError(t, <-end, EndError{By: SidePeer}, os.ErrDeadlineExceeded)
 			if got := s.Stats().WriteStalls; got != 1 {
 				t.Errorf("Stats().WriteStalls = %d, want 1", got)
