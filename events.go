@@ -170,10 +170,11 @@ func (c *Conn) messages() error {
 }
 
 // What fillLate reads behind a deadline: more than a socket holds by default, and
-// for as long as bytes that have come need to pass through TLS.
+// for as long as bytes that have come need to pass through TLS, where another
+// goroutine may have its turn before the read.
 const (
 	lateBytes = 8 << 20
-	lateTime  = 10 * time.Millisecond
+	lateTime  = 100 * time.Millisecond
 )
 
 // fillLate reads what had come before the read deadline passed, while a callback

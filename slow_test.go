@@ -458,45 +458,67 @@ func TestCloseRead(t *testing.T) {
 }
 
 // A read deadline that passes while OnMessage runs loses none of the messages
-// that had come before it. What comes by a pipe hasn't come until it is read: there
-// the clock stands still until the peer writes.
+// that had come before it.
 func TestReadDeadlineUnderEventsLosesNothing(t *testing.T) {
-	check := func(t *testing.T, pair transport, came func(sent <-chan struct{})) {
-		c, p := connect(t, new(Upgrader), pair)
-		first, passed := make(chan struct{}), make(chan struct{})
-		got := make(chan string, 3)
-		go Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
-			if got <- string(data); string(data) == "first" {
-				close(first)
-				<-passed
-			}
-		}}.ServeWebSocket(c, nil)
-		p.sendText("first")
-		<-first
-		c.SetReadDeadline(time.Now().Add(-time.Second))
-		sent := make(chan struct{})
-		go func() {
-			p.nc.Write(append(textFrame("second"), textFrame("third")...))
-			close(sent)
-		}()
-		came(sent)
-		close(passed)
-		for _, want := range []string{"first", "second", "third"} {
-			select {
-			case g := <-got:
-				if g != want {
-					t.Errorf("OnMessage got %q, want %q", g, want)
-				}
-			case <-time.After(patience):
-				t.Fatalf("%q is lost", want)
-			}
-		}
-		p.wantClose(CloseGoingAway, "read deadline")
-	}
-	t.Run("tcp", func(t *testing.T) { check(t, tcpPair, func(sent <-chan struct{}) { <-sent }) })
-	t.Run("pipe", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { check(t, pipePair, func(<-chan struct{}) { synctest.Wait() }) })
+	t.Run("tcp", func(t *testing.T) {
+		losesNothing(t, tcpPair, func(write func()) { write() })
 	})
+	for name, late := range map[string]time.Duration{"pipe": 0, "pipe, on a busy machine": 50 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pair := func(t testing.TB) (server, client net.Conn) {
+					server, client = pipePair(t)
+					return sleepyConn{server, late}, client
+				}
+				losesNothing(t, pair, func(write func()) {
+					go write()
+					synctest.Wait()
+				})
+			})
+		})
+	}
+}
+
+// A sleepyConn returns late from setting a read deadline, as it does when another
+// goroutine has its turn just then.
+type sleepyConn struct {
+	net.Conn
+	late time.Duration
+}
+
+func (c sleepyConn) SetReadDeadline(t time.Time) error {
+	defer time.Sleep(c.late) // of the bubble's
+	return c.Conn.SetReadDeadline(t)
+}
+
+// losesNothing has a read deadline pass while OnMessage runs, before more messages
+// come: come makes sure that they have.
+func losesNothing(t *testing.T, pair transport, come func(write func())) {
+	c, p := connect(t, new(Upgrader), pair)
+	first, passed := make(chan struct{}), make(chan struct{})
+	got := make(chan string, 3)
+	serveEvents(t, c, Events{OnMessage: func(c *Conn, _ MessageType, data []byte) {
+		if got <- string(data); string(data) == "first" {
+			close(first)
+			<-passed
+		}
+	}})
+	p.sendText("first")
+	<-first
+	c.SetReadDeadline(time.Now().Add(-time.Second))
+	come(func() { p.nc.Write(append(textFrame("second"), textFrame("third")...)) })
+	close(passed)
+	for _, want := range []string{"first", "second", "third"} {
+		select {
+		case g := <-got:
+			if g != want {
+				t.Errorf("OnMessage got %q, want %q", g, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%q is lost", want)
+		}
+	}
+	p.wantClose(CloseGoingAway, "read deadline")
 }
 
 // The runtime's ETIMEDOUT is a peer that is gone, and no deadline.
