@@ -492,6 +492,9 @@ func TestConnPanicsInMoreMethods(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			in := new(atomic.Pointer[string])
 			u := &Upgrader{PingInterval: 20 * time.Millisecond, PongTimeout: 100 * time.Millisecond, CloseTimeout: 100 * time.Millisecond}
+			if method == "CloseWrite" { // whose peer mustn't be cut before
+				u = new(Upgrader)
+			}
 			c, p := connect(t, u, func(t testing.TB) (server, client net.Conn) {
 				server, client = tcpPair(t)
 				nc := panickingConn{server, in}
@@ -501,7 +504,7 @@ func TestConnPanicsInMoreMethods(t *testing.T) {
 				return toughConn{nc}, client
 			})
 			in.Store(&method)
-			ended := c.CloseRead().Done() // it doesn't answer the first ping
+			ended := c.CloseRead().Done() // the peer doesn't answer the first ping
 			if method == "CloseWrite" {
 				p.send(closeFrame(CloseNormal, ""))
 			}
