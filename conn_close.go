@@ -76,7 +76,7 @@ var errUnwanted = &ProtocolError{ClosePolicyViolation, "a message where none is 
 
 // refuseMessages reads until the end.
 func (c *Conn) refuseMessages() {
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	c.startRead()
 	err := c.beginMessage()
@@ -497,9 +497,27 @@ func (c *Conn) closeAndWait() {
 // closed may have left the peer's close frame to a reader that came out with
 // one more message, and didn't read on.
 func (c *Conn) awaitEnd() {
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	if c.connState() == stateClosing {
 		c.readFailed(c.awaitClose())
+	}
+}
+
+// lockReading locks reading. The one who closes may hold it until the end, and who comes
+// then waits for that by channels: a goroutine that waits for a mutex keeps the clock of
+// testing/synctest from going on, and the end may be one that only time brings.
+func (c *Conn) lockReading() {
+	for wait := 10 * time.Millisecond; !c.reading.TryLock(); wait *= 2 {
+		if c.connState() != stateClosing {
+			c.reading.Lock()
+			return
+		}
+		late := time.NewTimer(wait)
+		select {
+		case <-c.Context().Done():
+		case <-late.C: // whoever held it may have met a deadline, and reads no more
+		}
+		late.Stop()
 	}
 }

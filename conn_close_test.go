@@ -278,6 +278,38 @@ func TestCloseTimeout(t *testing.T) {
 	}
 }
 
+// Who reads while another goroutine closes waits for the end, which comes where time
+// is faked as well: whoever waits there for a mutex stops the clock.
+func TestReadBehindClose(t *testing.T) {
+	for name, read := range map[string]func(c *Conn) error{
+		"ReadMessage": func(c *Conn) error { _, _, err := c.ReadMessage(); return err },
+		"NextReader":  func(c *Conn) error { _, _, err := c.NextReader(); return err },
+		"Events": func(c *Conn) (end error) {
+			Events{OnClose: func(_ *Conn, err error) { end = err }}.ServeWebSocket(c, nil)
+			return end
+		},
+		"CloseRead": func(c *Conn) error {
+			<-c.CloseRead().Done()
+			return c.endError()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer time.AfterFunc(patience, func() { panic("the clock stands still") }).Stop()
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectPipe(t, &Upgrader{PingInterval: -1})
+				start := time.Now()
+				go c.Close(CloseNormal, "")
+				p.wantClose(CloseNormal, "")
+				synctest.Wait() // until it reads
+				wantEndError(t, read(c), EndError{By: SideServer, Sent: CloseNormal}, net.ErrClosed)
+				if took := time.Since(start); took > 5*time.Second+slack {
+					t.Errorf("the end came after %v, want CloseTimeout", took)
+				}
+			})
+		})
+	}
+}
+
 // Behind a write that is stuck the close frame waits, and Close with it, but
 // for CloseTimeout only.
 func TestCloseBehindAStuckWrite(t *testing.T) {

@@ -58,7 +58,7 @@ func (c *Conn) AppendMessage(dst []byte) (MessageType, []byte, error) {
 	if c.eventsReads() {
 		return 0, dst, c.eventsRead()
 	}
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	c.startRead()
 	t, p, err := c.appendMessage(dst)

@@ -23,7 +23,7 @@ func (c *Conn) NextReader() (MessageType, io.Reader, error) {
 	if c.eventsReads() {
 		return 0, nil, c.eventsRead()
 	}
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	c.startRead()
 	r := c.read
@@ -62,7 +62,7 @@ func (m *messageReader) Read(p []byte) (int, error) {
 	}
 	c := m.c
 	r := c.read
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	defer r.release()
 	if c.connState() == stateClosed { // what followed wasn't kept

@@ -98,7 +98,7 @@ func (c *Conn) open(r *http.Request) bool {
 // loop reads messages and hands them over until the connection ends.
 func (c *Conn) loop() {
 	defer func() { c.closed(c.endError()) }()
-	c.reading.Lock()
+	c.lockReading()
 	defer c.reading.Unlock()
 	c.deliver()
 }
