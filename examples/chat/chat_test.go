@@ -425,6 +425,7 @@ func (c *client) write(first byte, payload string) {
 // frame reads a frame of any length.
 func (c *client) frame() (first byte, payload []byte) {
 	c.t.Helper()
+	c.nc.SetDeadline(time.Now().Add(10 * time.Second)) // of a frame, and not of all of them
 	head := make([]byte, 2)
 	_, err := io.ReadFull(c.r, head)
 	length := uint64(head[1])
