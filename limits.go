@@ -331,7 +331,7 @@ func (s *Server) note(remote string, err error) {
 			}
 		}
 	}
-	s.reg.log.writeAt(level, kind, "websocket: handshake failed", "remote", remote, "error", cut(err.Error(), 512))
+	s.reg.logAt(level, kind, "websocket: handshake failed", "remote", remote, "error", cut(err.Error(), 512))
 }
 
 // ordinaryEnds are those of clients that leave, or are kept from staying.

@@ -21,11 +21,11 @@ import (
 func TestLogIsALineASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var book logBook
-		l := lineLog{to: book.logger()}
+		reg := &registry{log: lineLog{to: book.logger()}}
 		const seconds, each = 5, 100
 		for range seconds * each {
 			for kind := range logKinds {
-				l.write(kind, fmt.Sprintf("kind %d", kind))
+				reg.logFault(kind, fmt.Sprintf("kind %d", kind))
 			}
 			time.Sleep(time.Second / each)
 		}
@@ -54,10 +54,10 @@ func TestLogIsALineASecond(t *testing.T) {
 func TestLogAcrossTheSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var book logBook
-		l := lineLog{to: book.logger()}
+		reg := &registry{log: lineLog{to: book.logger()}}
 		time.Sleep(990 * time.Millisecond)
 		for range 20 {
-			l.write(logAccept, "no descriptors")
+			reg.logFault(logAccept, "no descriptors")
 			time.Sleep(time.Millisecond)
 		}
 		if got := book.all(); len(got) != 1 {

@@ -33,38 +33,57 @@ type lineLog struct {
 type lineLimit struct {
 	last    atomic.Int64 // monotonic time of the last line, 0 before the first
 	skipped atomic.Int64 // events since
+	writing atomic.Bool  // the slog.Handler has a line
 }
 
 // allow reports whether a line may be written now.
 func (l *lineLimit) allow() bool {
 	now, last := monotonic(), l.last.Load()
-	if last != 0 && now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
+	if last != 0 && now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) || !l.writing.CompareAndSwap(false, true) {
 		l.skipped.Add(1)
 		return false
 	}
 	return true
 }
 
-// write writes a line about a fault.
-func (l *lineLog) write(kind logKind, msg string, args ...any) {
-	l.writeAt(slog.LevelError, kind, msg, args...)
+// logFault writes a line about a fault.
+func (g *registry) logFault(kind logKind, msg string, args ...any) {
+	g.logAt(slog.LevelError, kind, msg, args...)
 }
 
-// writeAt writes a line, unless one of its kind was written less than a second
-// ago; the next one says how many were left out.
-func (l *lineLog) writeAt(level slog.Level, kind logKind, msg string, args ...any) {
-	limit := &l.limits[kind]
+// logPatience is how long a slog.Handler is waited for.
+const logPatience = 250 * time.Millisecond
+
+// logAt writes a line, unless one of its kind was written less than a second
+// ago, or still is; the next one says how many were left out.
+//
+// The slog.Handler is the application's, and may do anything; but who logs serves
+// others too, or holds locks. So it has a goroutine of its own, one for each kind at
+// most. Where it returns, the line is written before logAt does.
+func (g *registry) logAt(level slog.Level, kind logKind, msg string, args ...any) {
+	limit := &g.log.limits[kind]
 	if !limit.allow() {
 		return
 	}
 	if n := limit.skipped.Swap(0); n > 0 {
 		args = append(args, "more", fmt.Sprintf("%d like it since the last line", n))
 	}
-	logger := l.to
+	logger := g.log.to
 	if logger == nil {
 		logger = slog.Default()
 	}
-	logger.Log(context.Background(), level, msg, args...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer limit.writing.Store(false) // behind the line about a panic, which would be one more
+		g.guard(nobody{}, func() { logger.Log(context.Background(), level, msg, args...) })
+	}()
+	t := time.NewTimer(logPatience)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // cut bounds a text that a peer may have had a hand in.

@@ -99,7 +99,8 @@ type Server struct {
 	ShutdownCode   CloseCode
 	ShutdownReason string
 	// ErrorLog gets what no caller hears of, a line a second of each kind at most;
-	// slog.Default() when it is nil.
+	// slog.Default() when it is nil. Nobody waits for long for a slog.Handler that
+	// blocks, and lines of its kind are left out until it returns.
 	ErrorLog *slog.Logger
 
 	once       sync.Once
@@ -294,7 +295,7 @@ func (s *Server) backOff(err error, wait *time.Duration) error {
 		return err
 	}
 	*wait = min(max(2**wait, 5*time.Millisecond), time.Second)
-	s.reg.log.write(logAccept, "websocket: accept failed, trying again", "error", err, "after", *wait)
+	s.reg.logFault(logAccept, "websocket: accept failed, trying again", "error", err, "after", *wait)
 	t := time.NewTimer(*wait)
 	defer t.Stop()
 	select {

@@ -331,6 +331,6 @@ func (pc *plainConn) release() *connTrace {
 type plainLog struct{ s *Server }
 
 func (l plainLog) Write(p []byte) (int, error) {
-	l.s.reg.log.write(logPlain, "websocket: net/http", "message", cut(strings.TrimSpace(string(p)), 8<<10))
+	l.s.reg.logFault(logPlain, "websocket: net/http", "message", cut(strings.TrimSpace(string(p)), 8<<10))
 	return len(p), nil
 }

@@ -232,7 +232,7 @@ func (g *registry) count() int {
 // runtime.Goexit.
 func (g *registry) panicked(remote string, cause error, stack []byte) {
 	g.total.panics.Add(1)
-	g.log.write(logPanic, "websocket: handler failed", "remote", remote, "error", cut(cause.Error(), 1<<10), "stack", string(stack))
+	g.logFault(logPanic, "websocket: handler failed", "remote", remote, "error", cut(cause.Error(), 1<<10), "stack", string(stack))
 }
 
 // conns returns the connections there are.
