@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -283,6 +284,17 @@ type nobody struct{}
 
 func (nobody) remoteAddr() string { return "" }
 func (nobody) fail(error)         {}
+
+// foreign reports whether methods of nc's may be the application's, which may block.
+func foreign(nc net.Conn) bool {
+	switch nc := nc.(type) {
+	case *netloop.Socket, *net.TCPConn, *net.UnixConn:
+		return false
+	case *tls.Conn:
+		return foreign(nc.NetConn())
+	}
+	return true
+}
 
 // read, write, closeConn and setDeadline call methods of nc that may be the
 // application's. One that panics fails, as the network does: what is locked around

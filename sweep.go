@@ -32,6 +32,7 @@ type registry struct {
 	mu      sync.Mutex
 	wheel   [wheelSlots]*Conn // lists; a connection is in the slot of its next visit
 	due     *Conn             // the connections whose time has come, while turning
+	visited *Conn             // those that are being looked after
 	n       int
 	turning bool          // the one sweeper, or its predecessor, visits connections
 	stop    chan struct{} // closed when the last connection has gone; nil while none is there
@@ -56,18 +57,24 @@ type link struct {
 	prev, next *Conn
 }
 
-// What Conn.visit is during a visit, and when somebody wants another one then.
+// What Conn.visit is before a visit, during it, and when somebody wants another one
+// then.
 const (
-	visiting   = math.MaxUint32
-	visitAgain = math.MaxUint32 - 1
+	visitDue   = math.MaxUint32
+	visiting   = math.MaxUint32 - 1
+	visitAgain = math.MaxUint32 - 2
 )
 
 // listOf returns the list that c is in. mu is held, and for the others below.
 func (g *registry) listOf(c *Conn) **Conn {
-	if v := c.visit.Load(); v < visitAgain {
+	switch v := c.visit.Load(); v {
+	case visitDue:
+		return &g.due
+	case visiting, visitAgain:
+		return &g.visited
+	default:
 		return &g.wheel[v%wheelSlots]
 	}
-	return &g.due
 }
 
 func (g *registry) link(c *Conn) {
@@ -186,12 +193,14 @@ func (c *Conn) lookSoon() {
 	if !c.registered {
 		return
 	}
-	if v := c.visit.Load(); v == visiting || v == visitAgain {
+	switch c.visit.Load() {
+	case visitDue:
+	case visiting, visitAgain:
 		c.visit.Store(visitAgain)
-		return
+	default:
+		g.unlink(c)
+		g.insert(c, soon)
 	}
-	g.unlink(c)
-	g.insert(c, soon)
 }
 
 func (g *registry) remove(c *Conn) {
@@ -243,7 +252,7 @@ func (g *registry) conns() []*Conn {
 	for i := range g.wheel {
 		cs = appendList(cs, g.wheel[i])
 	}
-	return appendList(cs, g.due)
+	return appendList(appendList(cs, g.due), g.visited)
 }
 
 // watchHeld puts c among the connections that hold something back.
@@ -289,7 +298,9 @@ func (g *registry) run(stop <-chan struct{}, tick time.Duration) {
 	}
 }
 
-// turn visits the connections whose time has come.
+// turn visits the connections whose time has come. Where a net.Conn is the
+// application's its methods may block, for whatever they wait for, and nobody else has
+// to wait for that.
 func (g *registry) turn(tick time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -299,24 +310,42 @@ func (g *registry) turn(tick time.Duration) {
 	g.turning = true
 	slot := &g.wheel[g.ticks.Add(1)%wheelSlots]
 	for c := *slot; c != nil; c = c.link.next {
-		c.visit.Store(visiting)
+		c.visit.Store(visitDue)
 	}
 	g.due, *slot = *slot, nil
 	for g.due != nil {
 		c := g.due
+		g.unlink(c)
+		c.visit.Store(visiting)
+		g.link(c)
+		if foreign(c.nc) {
+			go func() {
+				defer g.mu.Unlock() // behind runtime.Goexit, too
+				g.visit(c, tick)
+			}()
+			continue
+		}
 		g.mu.Unlock()
-		next := c.sweep(g.now.Load())
+		g.visit(c, tick)
+	}
+	g.turning = false
+}
+
+// visit looks after one connection, and returns with mu held.
+func (g *registry) visit(c *Conn, tick time.Duration) {
+	var next time.Duration
+	defer func() {
 		g.mu.Lock()
 		if !c.registered {
-			continue
+			return
 		}
 		g.unlink(c)
 		if c.visit.Load() == visitAgain {
 			next = 0
 		}
 		g.insert(c, int64(next/tick)+1)
-	}
-	g.turning = false
+	}()
+	next = c.sweep(g.now.Load())
 }
 
 // jitter spreads d by a tenth each way, so that connections which began

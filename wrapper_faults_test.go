@@ -16,16 +16,22 @@ import (
 	"time"
 )
 
-// A panickingConn panics in the method that its switch names, from then on.
+// A panickingConn panics in the method that its switch names, from then on, or
+// blocks there.
 type panickingConn struct {
 	net.Conn
-	in *atomic.Pointer[string]
+	in      *atomic.Pointer[string]
+	release <-chan struct{} // until then it blocks; nil for one that panics
 }
 
 func (c panickingConn) check(method string) {
-	if in := c.in.Load(); in != nil && *in == method {
+	if in := c.in.Load(); in == nil || *in != method {
+		return
+	}
+	if c.release == nil {
 		panic("boom in " + method)
 	}
+	<-c.release
 }
 
 func (c panickingConn) Read(p []byte) (int, error) {
@@ -63,7 +69,7 @@ type panickingListener struct {
 
 func (l *panickingListener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
-	return panickingConn{nc, &l.in}, err
+	return panickingConn{nc, &l.in, nil}, err
 }
 
 // A net.Conn of the application's that panics costs its connection, whoever calls
@@ -497,7 +503,7 @@ func TestConnPanicsInMoreMethods(t *testing.T) {
 			}
 			c, p := connect(t, u, func(t testing.TB) (server, client net.Conn) {
 				server, client = tcpPair(t)
-				nc := panickingConn{server, in}
+				nc := panickingConn{server, in, nil}
 				if method == "NetConn" || method == "nothing under it" {
 					return frankConn{nc, method != "NetConn"}, client
 				}

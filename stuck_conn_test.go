@@ -1,0 +1,84 @@
+package websocket
+
+import (
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A stuckListener accepts one connection that may block, and others behind it.
+type stuckListener struct {
+	net.Listener
+	method  string                 // that does
+	in      atomic.Pointer[string] // from then on
+	release chan struct{}
+	first   atomic.Bool // was accepted
+}
+
+func (l *stuckListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil || l.first.Swap(true) {
+		return nc, err
+	}
+	stuck := panickingConn{nc, &l.in, l.release}
+	if l.method == "NetConn" {
+		return frankConn{stuck, false}, nil
+	}
+	return toughConn{stuck}, nil
+}
+
+// overStuck runs f with a connection that blocks in one of its methods, as it is closed
+// or its peer is silent, and another one.
+func overStuck(t *testing.T, u Upgrader, f func(t *testing.T, s *Server, lives *peer)) {
+	for _, method := range []string{"Read", "Write", "Close", "SetReadDeadline", "SetWriteDeadline", "CloseWrite", "SetLinger", "SyscallConn", "NetConn"} {
+		for _, when := range []string{"close", "silence"} {
+			for _, kind := range []string{"Events", "HandlerFunc"} {
+				t.Run(method+"/"+when+"/"+kind, func(t *testing.T) { withStuck(t, u, method, when, kind, f) })
+			}
+		}
+	}
+}
+
+func withStuck(t *testing.T, u Upgrader, method, when, kind string, f func(t *testing.T, s *Server, lives *peer)) {
+	ln := &stuckListener{Listener: listen(t), method: method, release: make(chan struct{})}
+	h := eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
+		if text == nil {
+			return
+		}
+		c.SetWriteDeadline(time.Now().Add(time.Minute))
+		ln.in.Store(&method)
+		if string(text) == "close" {
+			c.Close(CloseNormal, "")
+		}
+	})[kind]
+	s := &Server{Handler: h, Upgrader: u, ErrorLog: new(logBook).logger()}
+	serve(t, s, ln)
+	stuck, lives := newPeer(t, dialAddr(t, ln.Addr().String())), newPeer(t, dialAddr(t, ln.Addr().String()))
+	defer func() {
+		close(ln.release)
+		stuck.nc.Close()
+		lives.nc.Close()
+		eventually(t, "nothing is left", s.isAtRest)
+	}()
+	stuck.handshake()
+	lives.handshake()
+	stuck.sendText(when)
+	eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
+	f(t, s, lives)
+}
+
+// Nobody else's pings and timeouts wait for a net.Conn of the application's that blocks.
+func TestSweeperOfStuckConn(t *testing.T) {
+	u := Upgrader{PingInterval: 20 * time.Millisecond, PongTimeout: 60 * time.Millisecond, CloseTimeout: 60 * time.Millisecond}
+	overStuck(t, u, func(t *testing.T, s *Server, lives *peer) {
+		for began := time.Now(); time.Since(began) < 200*time.Millisecond; {
+			h, payload, err := lives.anyFrame()
+			if err != nil || h.opcode != opPing {
+				t.Fatalf("another gets %v, %v; want its pings", h.opcode, err)
+			}
+			lives.send(clientFrame(opPong, true, payload))
+		}
+	})
+}
