@@ -55,6 +55,8 @@ type handshake struct {
 
 	slot atomic.Bool // one of MaxHandshakes is held
 
+	gone        bool // place was given back; guarded by Server.mu
+	foreign     bool // nc's methods, or w's, may be the application's
 	proxied     bool // the header of the PROXY protocol is still to come
 	noKeepAlive bool // TCP's own keep-alive was left off
 	ready       bool // Ready runs, and the socket is the loop's
@@ -72,7 +74,7 @@ type handshake struct {
 
 // newHandshake begins a handshake on a socket.
 func newHandshake(reg *registry, s *Server, nc net.Conn) *handshake {
-	h := &handshake{reg: reg, s: s, nc: nc, remote: remoteOf(nc)}
+	h := &handshake{reg: reg, s: s, nc: nc, remote: remoteOf(nc), foreign: foreign(nc)}
 	h.proxied = s != nil && s.isProxy(h.remote)
 	h.sock, _ = nc.(*netloop.Socket)
 	return h
@@ -80,7 +82,7 @@ func newHandshake(reg *registry, s *Server, nc net.Conn) *handshake {
 
 // newHandshakeHTTP begins one whose request net/http has read.
 func newHandshakeHTTP(reg *registry, s *Server, w http.ResponseWriter, r *http.Request) *handshake {
-	return &handshake{reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr}
+	return &handshake{reg: reg, s: s, w: w, r: r, remote: r.RemoteAddr, foreign: true}
 }
 
 // start starts the clock, which stops with the 101.

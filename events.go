@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/rawws/websocket/internal/netloop"
@@ -294,6 +295,29 @@ func foreign(nc net.Conn) bool {
 		return foreign(nc.NetConn())
 	}
 	return true
+}
+
+// moment is how long what may block in a method of the application's is waited for.
+const moment = 250 * time.Millisecond
+
+// apart runs functions on goroutines of their own, and waits for them, but no longer
+// than a moment.
+func apart(fs ...func()) {
+	var wg sync.WaitGroup
+	for _, f := range fs {
+		wg.Go(f)
+	}
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(moment)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // read, write, closeConn and setDeadline call methods of nc that may be the

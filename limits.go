@@ -137,7 +137,7 @@ func (s *Server) identify(h *handshake) error {
 func (s *Server) placeAs(h *handshake, kind placeKind, ip netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping.Load() || h.gaveUp() { // and has given its place back
+	if s.stopping.Load() || h.gone {
 		return errGoingDown
 	}
 	return s.takePlace(&h.place, kind, ip)
@@ -242,6 +242,7 @@ func (s *Server) giveBack(h *handshake) {
 	h.freeSlot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	h.gone = true
 	s.dropPlace(&h.place)
 }
 

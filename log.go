@@ -51,9 +51,6 @@ func (g *registry) logFault(kind logKind, msg string, args ...any) {
 	g.logAt(slog.LevelError, kind, msg, args...)
 }
 
-// logPatience is how long a slog.Handler is waited for.
-const logPatience = 250 * time.Millisecond
-
 // logAt writes a line, unless one of its kind was written less than a second
 // ago, or still is; the next one says how many were left out.
 //
@@ -72,18 +69,10 @@ func (g *registry) logAt(level slog.Level, kind logKind, msg string, args ...any
 	if logger == nil {
 		logger = slog.Default()
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	apart(func() {
 		defer limit.writing.Store(false) // behind the line about a panic, which would be one more
 		g.guard(nobody{}, func() { logger.Log(context.Background(), level, msg, args...) })
-	}()
-	t := time.NewTimer(logPatience)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C:
-	}
+	})
 }
 
 // cut bounds a text that a peer may have had a hand in.

@@ -443,11 +443,17 @@ func (s *Server) stop() (idle <-chan struct{}) {
 	idle = s.idle
 	s.checkIdle()
 	s.mu.Unlock()
+	var closing []func()
 	for _, ln := range listeners {
-		ln.Close()
+		closing = append(closing, func() { s.reg.guard(nobody{}, func() { ln.Close() }) })
 	}
+	apart(closing...)
 	for _, h := range handshakes {
-		h.shorten()
+		if h.foreign {
+			go h.shorten()
+		} else {
+			h.shorten()
+		}
 	}
 	return idle
 }
@@ -490,8 +496,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	select {
 	case <-idle:
-		if err := <-plainDone; err == nil { // not later than ctx
-			return nil
+		select {
+		case err := <-plainDone:
+			if err == nil {
+				return nil
+			}
+		case <-ctx.Done(): // which ends plainDone too, unless a net.Conn blocks
 		}
 	default:
 	}
@@ -521,14 +531,19 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 				return
 			}
 		}
-		c.shutdown(s.shutdownCode(), s.ShutdownReason)
+		if foreign(c.nc) {
+			go c.shutdown(s.shutdownCode(), s.ShutdownReason)
+		} else {
+			c.shutdown(s.shutdownCode(), s.ShutdownReason)
+		}
 	}
 }
 
 // Close stops accepting and cuts every connection, without a closing handshake.
 // When it returns no handshake will be answered with 101 any more, and no
 // handler begins. It doesn't wait for those that run, and for OnClose: Shutdown
-// behind it does.
+// behind it does; nor for more than a moment for a net.Conn or net.Listener of the
+// application's whose methods block.
 func (s *Server) Close() error {
 	s.init()
 	s.stop()
@@ -536,17 +551,27 @@ func (s *Server) Close() error {
 	s.closed.Store(true)
 	handshakes, plainConns := slices.Collect(maps.Keys(s.handshakes)), slices.Collect(maps.Keys(s.plainConns))
 	s.mu.Unlock()
-	for _, h := range handshakes {
-		if !h.giveUp(errShutdown) {
-			h.cut()
+	var cuts []func() // in what may block
+	each := func(foreign bool, cut func()) {
+		if foreign {
+			cuts = append(cuts, cut)
+		} else {
+			cut()
 		}
 	}
+	for _, h := range handshakes {
+		each(h.foreign, func() {
+			if !h.giveUp(errShutdown) {
+				h.cut()
+			}
+		})
+	}
 	for _, c := range s.reg.conns() {
-		c.finish(&EndError{By: SideServer, Err: errShutdown})
+		each(foreign(c.nc), func() { c.finish(&EndError{By: SideServer, Err: errShutdown}) })
 	}
-	err := s.plain.Close()
 	for _, pc := range plainConns { // net/http may not have had it yet
-		s.reg.cutConn(pc)
+		each(foreign(pc.Conn), func() { s.reg.cutConn(pc) })
 	}
-	return err
+	apart(append(cuts, func() { s.plain.Close() })...) // which has no error: its listener is ours
+	return nil
 }

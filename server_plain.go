@@ -310,8 +310,12 @@ func (pc *plainConn) CloseWrite() error {
 	return nil
 }
 
-func (pc *plainConn) Close() error {
-	err := pc.Conn.Close()
+func (pc *plainConn) Close() (err error) {
+	if foreign(pc.Conn) { // net/http may hold its lock
+		apart(func() { pc.s.reg.closeConn(pc.Conn) })
+	} else {
+		err = pc.Conn.Close()
+	}
 	pc.release().closed(nil)
 	return err
 }

@@ -1,6 +1,8 @@
 package websocket
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -81,4 +83,64 @@ func TestSweeperOfStuckConn(t *testing.T) {
 			lives.send(clientFrame(opPong, true, payload))
 		}
 	})
+}
+
+// Shutdown returns when its context ends, and Close at once; meanwhile the others are
+// told.
+func TestShutdownOfStuckConn(t *testing.T) {
+	overStuck(t, Upgrader{PingInterval: -1}, func(t *testing.T, s *Server, lives *peer) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(ctx) }()
+		lives.wantClose(CloseGoingAway, "")
+		lives.send(closeFrame(CloseGoingAway, ""))
+		lives.wantEnd()
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("Shutdown = %v, want nil, or the end of the context", err)
+		}
+	})
+}
+
+// The same while a connection is in its handshake, or net/http's with a page.
+func TestShutdownOfStuckHandshake(t *testing.T) {
+	for _, method := range []string{"SetReadDeadline", "SetWriteDeadline", "Close", "NetConn"} {
+		for name, request := range map[string]string{"half a request": peerRequest[:40], "a page": "GET /page HTTP/1.1\r\nHost: x\r\n\r\n",
+			"a page, over": "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
+			t.Run(method+"/"+name, func(t *testing.T) {
+				ln := &stuckListener{Listener: listen(t), method: method, release: make(chan struct{})}
+				asked, end := make(chan struct{}), make(chan struct{})
+				s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/page" {
+						close(asked)
+						<-end
+					}
+				})}
+				serve(t, s, ln)
+				stuck, lives := newPeer(t, dialAddr(t, ln.Addr().String())), newPeer(t, dialAddr(t, ln.Addr().String()))
+				stuck.send([]byte(request))
+				switch name {
+				case "a page":
+					<-asked
+				case "a page, over":
+					stuck.answer()
+				}
+				lives.handshake()
+				ln.in.Store(&method)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- s.Shutdown(ctx) }()
+				lives.wantClose(CloseGoingAway, "")
+				lives.send(closeFrame(CloseGoingAway, ""))
+				lives.wantEnd()
+				cancel()
+				if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+					t.Errorf("Shutdown = %v, want nil, or the end of the context", err)
+				}
+				close(end)
+				close(ln.release)
+				eventually(t, "nothing is left", s.isAtRest)
+			})
+		}
+	}
 }
