@@ -284,8 +284,15 @@ func (s *Server) turnAway(h *handshake, err error) {
 			s.note(h.remote, err)
 			s.giveBack(h)
 		}
-		s.reg.cutConn(h.nc)
-		s.forget(h)
+		end := func() {
+			s.reg.cutConn(h.nc)
+			s.forget(h)
+		}
+		if h.foreign { // who accepts waits for nobody
+			go end()
+		} else {
+			end()
+		}
 		return
 	}
 	go func() {

@@ -144,3 +144,26 @@ func TestShutdownOfStuckHandshake(t *testing.T) {
 		}
 	}
 }
+
+// Who accepts doesn't wait for one that is refused.
+func TestRefusalOfStuckConn(t *testing.T) {
+	ln := &stuckListener{Listener: listen(t), method: "Close", release: make(chan struct{})}
+	ln.in.Store(&ln.method)
+	s := &Server{Handler: Events{}, MaxConns: 1, ErrorLog: new(logBook).logger()}
+	s.refusing.Store(maxRefusals) // so that it is closed at once
+	serve(t, s, listen(t))
+	s.init()
+	s.mu.Lock()
+	s.places[forSocket]++
+	s.mu.Unlock()
+	serve(t, s, ln)
+	for range 3 {
+		p := newPeer(t, dialAddr(t, ln.Addr().String()))
+		p.wantEnd()
+	}
+	close(ln.release)
+	s.mu.Lock()
+	s.places[forSocket]--
+	s.mu.Unlock()
+	eventually(t, "nothing is left", s.isAtRest)
+}
