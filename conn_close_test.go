@@ -79,11 +79,26 @@ func closeByServer(t *testing.T, pair transport, code CloseCode, reason, sent st
 	}
 }
 
+// A peer that answers a close frame with a fault of its own doesn't agree on the end.
+func TestCloseAnsweredWithAFault(t *testing.T) {
+	for answer, clean := range map[CloseCode]bool{CloseProtocolError: false, CloseInternalError: false,
+		CloseServiceRestart: true, CloseNormal: true, CloseNoStatus: true, 4000: true} {
+		c, p := connect(t, new(Upgrader), tcpPair)
+		ended := c.Context().Done()
+		go c.Close(CloseServiceRestart, "")
+		p.wantClose(CloseServiceRestart, "")
+		p.send(closeFrame(answer, ""))
+		<-ended
+		wantEndError(t, c.endError(), EndError{By: SideServer, Sent: CloseServiceRestart, Received: answer, Clean: clean}, net.ErrClosed)
+	}
+}
+
 func TestCloseByPeer(t *testing.T) {
 	tests := []struct {
 		code   CloseCode
 		reason string
-	}{{CloseNormal, ""}, {CloseGoingAway, "the page was left"}, {CloseNoStatus, ""}, {4000, "Grüße"}}
+	}{{CloseNormal, ""}, {CloseGoingAway, "the page was left"}, {CloseNoStatus, ""}, {4000, "Grüße"},
+		{CloseProtocolError, "a fault of ours"}} // which is told, and no reason to leave it without an answer
 	overTransports(t, func(t *testing.T, pair transport) {
 		for _, test := range tests {
 			c, p := connect(t, new(Upgrader), pair)
