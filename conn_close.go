@@ -327,11 +327,11 @@ func (c *Conn) becomeClosed(e *EndError) (first bool) {
 // closeSocket is the rest of finish.
 func (c *Conn) closeSocket() {
 	c.reg.cutConn(c.nc)
-	c.trace.closed(c.end)
 	c.dropQueue()
 	c.write.mu.Lock() // soon: whoever holds it fails now
 	c.write.shut()
 	c.unlockWrite()
+	c.trace.closed(c.end) // behind the last frame that is written
 }
 
 // moveToClosed makes the end final, once, and returns what has to hear of it.

@@ -49,8 +49,9 @@ type Trace struct {
 	// with a 101, "closing" and "closed" as in a browser's readyState, or to "http"
 	// when it is left to Server.HTTP.
 	State func(id uint64, state string)
-	// Closed is called once, when the socket is closed. err is the *EndError,
-	// what the handshake failed with, or nil for one that Server.HTTP had.
+	// Closed is called once, when the socket is closed, and nothing of the
+	// connection comes behind it but FrameRead, of what had come before. err is the
+	// *EndError, what the handshake failed with, or nil for one that Server.HTTP had.
 	Closed func(id uint64, err error)
 
 	// MaxPayload limits how many bytes of a frame's payload a hook gets; 256 by

@@ -492,3 +492,41 @@ func BenchmarkTrace(b *testing.B) {
 		})
 	}
 }
+
+// Closed comes behind the last FrameWritten, also where the connection is cut while a
+// frame is shown.
+func TestTraceClosedIsBehindTheWrites(t *testing.T) {
+	cut, closed := make(chan struct{}), make(chan struct{})
+	u := &Upgrader{Trace: &Trace{
+		State: func(_ uint64, state string) {
+			if state == "closed" {
+				close(cut)
+			}
+		},
+		FrameWritten: func(uint64, *TraceFrame) {
+			<-cut
+			select {
+			case <-closed:
+				t.Error("Closed while a frame was shown that is about to be written")
+			case <-time.After(50 * time.Millisecond):
+			}
+		},
+		Closed: func(uint64, error) { close(closed) },
+	}}
+	c, p := connect(t, u, tcpPair)
+	written := make(chan error, 1)
+	go func() { written <- c.WriteMessage(TextMessage, []byte("shown")) }()
+	eventually(t, "the writer is at work", func() bool {
+		idle := c.write.mu.TryLock()
+		if idle {
+			c.write.mu.Unlock()
+		}
+		return !idle
+	})
+	c.CloseNow()
+	<-closed
+	if err := <-written; err == nil {
+		t.Error("the write = nil, want an error")
+	}
+	p.wantEnd()
+}
