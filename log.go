@@ -18,6 +18,7 @@ const (
 	logAccept logKind = iota
 	logHandshake
 	logRefused
+	logUntold
 	logPanic
 	logPlain
 	logKinds

@@ -43,7 +43,8 @@ type registry struct {
 	heldMu sync.Mutex
 	held   []*Conn // that have held answers back since the last tick
 
-	pending    atomic.Int32 // upgrades that will add a connection or settle
+	telling    atomic.Int32 // calls of OnRefuse
+	pending    atomic.Int32 // upgrades that will add a connection or settle, and calls of OnRefuse
 	standalone bool         // in the table of standalones
 
 	log  lineLog
@@ -224,8 +225,8 @@ func (g *registry) remove(c *Conn) {
 
 // settle ends what standalone began: the connection was added, or never will be.
 func (g *registry) settle() {
+	g.pending.Add(-1)
 	if g.standalone {
-		g.pending.Add(-1)
 		g.forget()
 	}
 }

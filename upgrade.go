@@ -80,7 +80,8 @@ type Upgrader struct {
 	// err matches a *HandshakeError with what was wrong; with OnUpgrade's own
 	// error in it where that isn't one. Of a request that couldn't be read, or
 	// was turned away before, r has nothing but RemoteAddr. It has a goroutine of its
-	// own.
+	// own; while 256 of them haven't returned there are no more calls, and a line in
+	// the log says so.
 	OnRefuse func(r *http.Request, status int, err error)
 
 	// Messages.
@@ -504,10 +505,24 @@ func (g *registry) tellRefusal(r *http.Request, remote string, err error) {
 	if r == nil {
 		r = &http.Request{RemoteAddr: remote, URL: new(url.URL), Header: make(http.Header)}
 	}
+	if g.telling.Add(1) > maxTellings {
+		g.telling.Add(-1)
+		g.logFault(logUntold, "websocket: OnRefuse doesn't keep up, and isn't called", "remote", remote, "status", refused.status())
+		return
+	}
 	// On a goroutine of its own: it may take its time, and the socket, its place and
 	// Shutdown don't wait for it.
-	go g.guard(nobody{}, func() { g.u.OnRefuse(r, refused.status(), err) })
+	g.pending.Add(1)
+	go func() {
+		defer g.settle()
+		defer g.telling.Add(-1)
+		g.guard(nobody{}, func() { g.u.OnRefuse(r, refused.status(), err) })
+	}()
 }
+
+// maxTellings bounds the calls of OnRefuse at the same time: each has a goroutine and
+// a request, of up to MaxHeaderBytes, and strangers are refused as often as they like.
+const maxTellings = 256
 
 // askApplication lets OnUpgrade decide, and holds what it says against what an
 // answer may be.

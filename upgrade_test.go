@@ -556,3 +556,52 @@ func TestPlainConnReplays(t *testing.T) {
 		t.Errorf("read %q, %v; want %q", b, err, "Hello, world")
 	}
 }
+
+// OnRefuse may block, and strangers may be refused as often as they like: it is called
+// so often at the same time and no more, behind a Server and without one.
+func TestOnRefuseIsBounded(t *testing.T) {
+	for _, way := range []string{"Server", "Upgrade"} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var book logBook
+				var calls atomic.Int64
+				release := make(chan struct{})
+				s := &Server{Handler: Events{}, ErrorLog: book.logger(), Upgrader: Upgrader{OnRefuse: func(*http.Request, int, error) {
+					calls.Add(1)
+					<-release
+				}}}
+				ln := newPipeListener()
+				serve(t, s, ln)
+				refuse := func() {
+					server, client := pipePair(t)
+					p := newPeer(t, client)
+					if way == "Server" {
+						ln.conns <- server
+					} else {
+						go s.Upgrader.Upgrade(server)
+					}
+					p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+					if resp, _ := p.answer(); resp.StatusCode != 426 {
+						t.Fatalf("answer %s, want 426", resp.Status)
+					}
+					p.nc.Close()
+					synctest.Wait()
+				}
+				for range maxTellings + 10 {
+					refuse()
+				}
+				if got := calls.Load(); got != maxTellings {
+					t.Errorf("%d refusals, and %d calls of an OnRefuse that blocks; want %d", maxTellings+10, got, maxTellings)
+				}
+				if got := strings.Join(book.all(), ""); way == "Server" && strings.Count(got, "OnRefuse doesn't keep up") != 1 {
+					t.Errorf("the log says %q, want one line about OnRefuse", got)
+				}
+				close(release)
+				synctest.Wait()
+				if refuse(); calls.Load() != maxTellings+1 {
+					t.Error("OnRefuse isn't called any more when it has returned")
+				}
+			})
+		})
+	}
+}
