@@ -30,11 +30,12 @@ func (h badHandler) Handle(context.Context, slog.Record) error {
 // overBadLogs runs f with an ErrorLog that panics, ends its goroutine, or never returns.
 func overBadLogs(t *testing.T, f func(t *testing.T, bad *slog.Logger, lines *atomic.Int64)) {
 	release := make(chan struct{})
-	defer close(release)
+	t.Cleanup(func() { close(release) })
 	bad := maps.Clone(misdeeds)
 	bad["block"] = func() { <-release }
 	for kind, misdeed := range bad {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			lines := new(atomic.Int64)
 			f(t, slog.New(badHandler{slog.NewTextHandler(io.Discard, nil), misdeed, lines}), lines)
 		})
@@ -44,10 +45,11 @@ func overBadLogs(t *testing.T, f func(t *testing.T, bad *slog.Logger, lines *ato
 // An ErrorLog that misbehaves costs nobody anything: what it was to be told of is a
 // refusal, a handler that panics, or a net.Conn that does so under the sweeper.
 func TestErrorLogMayDoAnything(t *testing.T) {
+	t.Parallel()
 	overBadLogs(t, func(t *testing.T, bad *slog.Logger, lines *atomic.Int64) {
 		var opened, closes atomic.Int64
 		s := &Server{MaxConns: 1, MaxHandshakes: 1, ErrorLog: bad,
-			Upgrader: Upgrader{Origins: []string{"none.example"}, IdleTimeout: 100 * time.Millisecond, CloseTimeout: 200 * time.Millisecond},
+			Upgrader: Upgrader{Origins: []string{"none.example"}, IdleTimeout: time.Second, CloseTimeout: 200 * time.Millisecond},
 			Handler: Events{
 				OnOpen:    func(*Conn, *http.Request) { opened.Add(1) },
 				OnMessage: func(*Conn, MessageType, []byte) { panic("boom") },
@@ -95,6 +97,7 @@ func TestErrorLogMayDoAnything(t *testing.T) {
 
 // Nor does one of an Accept that fails.
 func TestErrorLogOfAccept(t *testing.T) {
+	t.Parallel()
 	overBadLogs(t, func(t *testing.T, bad *slog.Logger, lines *atomic.Int64) {
 		s := &Server{Handler: Events{}, ErrorLog: bad}
 		ln := &faultyListener{pipeListener: newPipeListener()}

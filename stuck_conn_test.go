@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,51 +32,61 @@ func (l *stuckListener) Accept() (net.Conn, error) {
 	return toughConn{stuck}, nil
 }
 
-// overStuck runs f with a connection that blocks in one of its methods, as it is closed
-// or its peer is silent, and another one.
+// overStuck runs f with connections that block, each in one of its methods, as it is
+// closed or its peer is silent, and with another one that lives.
 func overStuck(t *testing.T, u Upgrader, f func(t *testing.T, s *Server, lives *peer)) {
-	for _, method := range []string{"Read", "Write", "Close", "SetReadDeadline", "SetWriteDeadline", "CloseWrite", "SetLinger", "SyscallConn", "NetConn"} {
-		for _, when := range []string{"close", "silence"} {
-			for _, kind := range []string{"Events", "HandlerFunc"} {
-				t.Run(method+"/"+when+"/"+kind, func(t *testing.T) { withStuck(t, u, method, when, kind, f) })
+	for _, kind := range []string{"Events", "HandlerFunc"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			release, lns := make(chan struct{}), make(map[string]*stuckListener)
+			for _, method := range []string{"", "Read", "Write", "Close", "SetReadDeadline", "SetWriteDeadline", "CloseWrite", "SetLinger", "SyscallConn", "NetConn"} {
+				for _, when := range []string{"close", "silence"} {
+					lns[when+" "+method] = &stuckListener{Listener: listen(t), method: method, release: release}
+				}
 			}
-		}
+			h := eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
+				if text == nil {
+					return
+				}
+				ln := lns[string(text)]
+				c.SetWriteDeadline(time.Now().Add(time.Minute))
+				ln.in.Store(&ln.method)
+				if strings.HasPrefix(string(text), "close") {
+					c.Close(CloseNormal, "")
+				}
+			})[kind]
+			s := &Server{Handler: h, Upgrader: u, ErrorLog: new(logBook).logger()}
+			var peers []*peer
+			defer func() {
+				close(release)
+				for _, p := range peers {
+					p.nc.Close()
+				}
+				eventually(t, "nothing is left", s.isAtRest)
+			}()
+			for text, ln := range lns {
+				serve(t, s, ln)
+				stuck := newPeer(t, dialAddr(t, ln.Addr().String()))
+				peers = append(peers, stuck)
+				stuck.handshake()
+				stuck.sendText(text)
+				eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
+			}
+			lives := newPeer(t, dialAddr(t, lns["silence "].Addr().String())) // where the first was another
+			peers = append(peers, lives)
+			lives.handshake()
+			f(t, s, lives)
+		})
 	}
-}
-
-func withStuck(t *testing.T, u Upgrader, method, when, kind string, f func(t *testing.T, s *Server, lives *peer)) {
-	ln := &stuckListener{Listener: listen(t), method: method, release: make(chan struct{})}
-	h := eitherHandler(func(c *Conn, _ *http.Request, text []byte) {
-		if text == nil {
-			return
-		}
-		c.SetWriteDeadline(time.Now().Add(time.Minute))
-		ln.in.Store(&method)
-		if string(text) == "close" {
-			c.Close(CloseNormal, "")
-		}
-	})[kind]
-	s := &Server{Handler: h, Upgrader: u, ErrorLog: new(logBook).logger()}
-	serve(t, s, ln)
-	stuck, lives := newPeer(t, dialAddr(t, ln.Addr().String())), newPeer(t, dialAddr(t, ln.Addr().String()))
-	defer func() {
-		close(ln.release)
-		stuck.nc.Close()
-		lives.nc.Close()
-		eventually(t, "nothing is left", s.isAtRest)
-	}()
-	stuck.handshake()
-	lives.handshake()
-	stuck.sendText(when)
-	eventually(t, "it has begun", func() bool { return ln.in.Load() != nil })
-	f(t, s, lives)
 }
 
 // Nobody else's pings and timeouts wait for a net.Conn of the application's that blocks.
 func TestSweeperOfStuckConn(t *testing.T) {
-	u := Upgrader{PingInterval: 20 * time.Millisecond, PongTimeout: 60 * time.Millisecond, CloseTimeout: 60 * time.Millisecond}
+	t.Parallel()
+	const timeout = time.Second // which is the living one's, too
+	u := Upgrader{PingInterval: 20 * time.Millisecond, PongTimeout: timeout, CloseTimeout: timeout}
 	overStuck(t, u, func(t *testing.T, s *Server, lives *peer) {
-		for began := time.Now(); time.Since(began) < 200*time.Millisecond; {
+		for began := time.Now(); time.Since(began) < timeout*3/2; {
 			h, payload, err := lives.anyFrame()
 			if err != nil || h.opcode != opPing {
 				t.Fatalf("another gets %v, %v; want its pings", h.opcode, err)
@@ -88,6 +99,7 @@ func TestSweeperOfStuckConn(t *testing.T) {
 // Shutdown returns when its context ends, and Close at once; meanwhile the others are
 // told.
 func TestShutdownOfStuckConn(t *testing.T) {
+	t.Parallel()
 	overStuck(t, Upgrader{PingInterval: -1}, func(t *testing.T, s *Server, lives *peer) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -108,6 +120,7 @@ func TestShutdownOfStuckHandshake(t *testing.T) {
 		for name, request := range map[string]string{"half a request": peerRequest[:40], "a page": "GET /page HTTP/1.1\r\nHost: x\r\n\r\n",
 			"a page, over": "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
 			t.Run(method+"/"+name, func(t *testing.T) {
+				t.Parallel()
 				ln := &stuckListener{Listener: listen(t), method: method, release: make(chan struct{})}
 				asked, end := make(chan struct{}), make(chan struct{})
 				s := &Server{Handler: Events{}, ErrorLog: new(logBook).logger(), HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
