@@ -2,12 +2,15 @@ package websocket
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"time"
+
+	"github.com/rawws/websocket/internal/netloop"
 )
 
 var (
@@ -365,6 +368,19 @@ func (g *registry) cutConn(nc net.Conn) {
 		}
 	}
 	g.closeConn(nc)
+}
+
+// closingWaits reports whether closing nc may wait: in a method of the application's, or
+// for the peer's system where SO_LINGER is set.
+func closingWaits(nc net.Conn) bool {
+	switch nc := nc.(type) {
+	case *netloop.Socket:
+		return nc.Lingers()
+	case *tls.Conn:
+		return closingWaits(nc.NetConn())
+	}
+	d := netloop.DescriptorOf(nc)
+	return foreign(nc) || d != nil && d.Lingers()
 }
 
 // innermost returns nil where nc panics, or has nothing under it.

@@ -524,6 +524,13 @@ func (h *handshake) cut() {
 	}
 }
 
+// closingWaits reports whether cut may wait.
+func (h *handshake) closingWaits() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nc != nil && closingWaits(h.nc)
+}
+
 // refusalTime is what a client has to take an answer for which it waited too
 // long, or one that is due before its TLS handshake.
 const refusalTime = 2 * time.Second

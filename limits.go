@@ -288,7 +288,7 @@ func (s *Server) turnAway(h *handshake, err error) {
 			s.reg.cutConn(h.nc)
 			s.forget(h)
 		}
-		if h.foreign { // who accepts waits for nobody
+		if h.foreign || h.closingWaits() { // who accepts waits for nobody
 			go end()
 		} else {
 			end()

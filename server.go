@@ -542,8 +542,8 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 // Close stops accepting and cuts every connection, without a closing handshake.
 // When it returns no handshake will be answered with 101 any more, and no
 // handler begins. It doesn't wait for those that run, and for OnClose: Shutdown
-// behind it does; nor for more than a moment for a net.Conn or net.Listener of the
-// application's whose methods block.
+// behind it does; nor for more than a moment where closing blocks, in a net.Conn or
+// net.Listener of the application's or because SO_LINGER is set.
 func (s *Server) Close() error {
 	s.init()
 	s.stop()
@@ -552,25 +552,25 @@ func (s *Server) Close() error {
 	handshakes, plainConns := slices.Collect(maps.Keys(s.handshakes)), slices.Collect(maps.Keys(s.plainConns))
 	s.mu.Unlock()
 	var cuts []func() // in what may block
-	each := func(foreign bool, cut func()) {
-		if foreign {
+	each := func(waits bool, cut func()) {
+		if waits {
 			cuts = append(cuts, cut)
 		} else {
 			cut()
 		}
 	}
 	for _, h := range handshakes {
-		each(h.foreign, func() {
+		each(h.foreign || h.closingWaits(), func() {
 			if !h.giveUp(errShutdown) {
 				h.cut()
 			}
 		})
 	}
 	for _, c := range s.reg.conns() {
-		each(foreign(c.nc), func() { c.finish(&EndError{By: SideServer, Err: errShutdown}) })
+		each(closingWaits(c.nc), func() { c.finish(&EndError{By: SideServer, Err: errShutdown}) })
 	}
 	for _, pc := range plainConns { // net/http may not have had it yet
-		each(foreign(pc.Conn), func() { s.reg.cutConn(pc) })
+		each(closingWaits(pc.Conn), func() { s.reg.cutConn(pc) })
 	}
 	apart(append(cuts, func() { s.plain.Close() })...) // which has no error: its listener is ours
 	return nil

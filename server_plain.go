@@ -311,7 +311,7 @@ func (pc *plainConn) CloseWrite() error {
 }
 
 func (pc *plainConn) Close() (err error) {
-	if foreign(pc.Conn) { // net/http may hold its lock
+	if closingWaits(pc.Conn) { // net/http may hold its lock
 		apart(func() { pc.s.reg.closeConn(pc.Conn) })
 	} else {
 		err = pc.Conn.Close()

@@ -145,6 +145,12 @@ func (d *Descriptor) LimitUnsent() (err error) {
 	return err
 }
 
+// Lingers reports whether closing the socket may wait, as SO_LINGER says.
+func (d *Descriptor) Lingers() (waits bool) {
+	d.Control(func(fd uintptr) { waits = lingers(fd) })
+	return waits
+}
+
 // Failure is what the system said, as package net would return it.
 func (d *Descriptor) Failure(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: d.Of.RemoteAddr().Network(), Source: d.Of.LocalAddr(),

@@ -71,5 +71,6 @@ func (s *Socket) SetKeepAliveConfig(net.KeepAliveConfig) error     { panic(errUn
 func (s *Socket) Unsent() (int, error)                             { panic(errUnsupported) }
 func (s *Socket) RemoteAddrPort() netip.AddrPort                   { panic(errUnsupported) }
 func (s *Socket) LimitUnsent() error                               { panic(errUnsupported) }
+func (s *Socket) Lingers() bool                                    { panic(errUnsupported) }
 func (s *Socket) SetLinger(int) error                              { panic(errUnsupported) }
 func (s *Socket) Arrived() int                                     { panic(errUnsupported) }

@@ -105,7 +105,7 @@ func (s *Socket) mayLinger() { s.waiting().lingers.Store(true) }
 
 // closeFD closes the descriptor. That doesn't wait, unless SO_LINGER says so.
 func (s *Socket) closeFD() {
-	if w := s.waits.Load(); w != nil && w.lingers.Load() {
+	if s.Lingers() {
 		syscall.Close(int(s.fd))
 		return
 	}

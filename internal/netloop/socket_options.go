@@ -170,11 +170,10 @@ func (s *Socket) SetLinger(sec int) error {
 	})
 }
 
-// lingers reports whether closing a descriptor may wait by what was set before the
-// socket was ours: an accepted one has it of its listener.
-func lingers(fd uintptr) bool {
-	on, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER)
-	return err == nil && on != 0
+// Lingers reports whether Close may wait, as SO_LINGER says.
+func (s *Socket) Lingers() bool {
+	w := s.waits.Load()
+	return w != nil && w.lingers.Load()
 }
 
 // SetReadBuffer sets the size of the system's receive buffer.

@@ -15,6 +15,13 @@ func limitUnsent(fd uintptr, bytes int) error {
 	return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotsentLowat, bytes)
 }
 
+// lingers reports whether closing a descriptor may wait. An accepted one has that of its
+// listener.
+func lingers(fd uintptr) bool {
+	on, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER)
+	return err == nil && on != 0
+}
+
 func unsent(fd uintptr) (int, error) {
 	n, errno := countOf(int(fd), syscall.TIOCOUTQ)
 	if errno != 0 {
