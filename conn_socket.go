@@ -350,7 +350,8 @@ func (c *Conn) tookBytes(n int) {
 // comes too late. Any other write that begins too late sends nothing and leaves
 // the connection as it was. Pings, pongs, close frames and what Send has queued
 // don't care: a deadline that is set before each write and forgotten after it
-// ends nothing by itself. Once the end has begun SetWriteDeadline returns
+// ends nothing by itself. So a write that comes while a goroutine writes the queue
+// of a slow peer waits for its turn, and hears of its deadline then. Once the end has begun SetWriteDeadline returns
 // net.ErrClosed.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
