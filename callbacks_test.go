@@ -506,3 +506,40 @@ func TestContextGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// A touchyError is an error of the application's that panics when it is looked at.
+type touchyError struct{ in string }
+
+func (e touchyError) look(in string) {
+	if e.in == in {
+		panic("boom in " + in)
+	}
+}
+
+func (e touchyError) Error() string   { e.look("Error"); return "touchy" }
+func (e touchyError) Is(error) bool   { e.look("Is"); return false }
+func (e touchyError) As(any) bool     { e.look("As"); return false }
+func (e touchyError) Unwrap() []error { e.look("Unwrap"); return nil }
+
+// An error of OnUpgrade's may panic when it is looked at: it costs that request.
+func TestOnUpgradeErrorMayPanic(t *testing.T) {
+	for _, in := range []string{"Error", "Is", "As", "Unwrap"} {
+		t.Run(in, func(t *testing.T) {
+			s := &Server{Handler: Events{}, MaxConns: 1, MaxHandshakes: 1, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{
+				OnUpgrade: func(*http.Request, *Accept) error { return touchyError{in} },
+			}}
+			dial, behind := serveTCP(t, s), serveBehind(t, s)
+			for range 2 {
+				for way, dial := range map[string]func() *peer{"socket": dial, "net/http": behind} {
+					p := dial()
+					p.send([]byte(peerRequest))
+					if resp, _ := p.answer(); resp.StatusCode != 403 && resp.StatusCode != 500 {
+						t.Errorf("%s: answer %s, want 403 or 500", way, resp.Status)
+					}
+					p.nc.Close()
+					eventually(t, "nothing is left", s.isAtRest)
+				}
+			}
+		})
+	}
+}

@@ -466,7 +466,7 @@ func (h *handshake) conclude(err error, extra http.Header, outside bool) {
 	}
 	defer h.reg.tellRefusal(r, h.remote, err) // when it was answered
 	if h.s != nil {
-		h.s.note(h.remote, err)
+		h.reg.guard(nobody{}, func() { h.s.note(h.remote, err) }) // which looks into an error of the application's
 		h.s.giveBack(h)
 		defer func() {
 			if outside || !h.stays { // else the lingerer does, when it closes the socket
