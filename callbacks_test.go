@@ -543,3 +543,43 @@ func TestOnUpgradeErrorMayPanic(t *testing.T) {
 		})
 	}
 }
+
+// A shyConn panics when it is asked for an address.
+type shyConn struct{ net.Conn }
+
+func (shyConn) RemoteAddr() net.Addr { panic("boom in RemoteAddr") }
+func (shyConn) LocalAddr() net.Addr  { panic("boom in LocalAddr") }
+
+type shyListener struct{ net.Listener }
+
+func (l shyListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return shyConn{nc}, err
+}
+
+// An address is asked for by who accepts, who logs, and net/http: nobody catches it there.
+func TestAddressMayPanic(t *testing.T) {
+	for kind, h := range eitherHandler(func(_ *Conn, _ *http.Request, text []byte) {
+		if text != nil {
+			panic("boom")
+		}
+	}) {
+		t.Run(kind, func(t *testing.T) {
+			s := &Server{Handler: h, HTTP: plainHandler, MaxConnsPerIP: 1, ErrorLog: new(logBook).logger()}
+			ln := shyListener{listen(t)}
+			serve(t, s, ln)
+			page := newPeer(t, dialAddr(t, ln.Addr().String()))
+			if status, _, _ := page.status("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); status != 200 {
+				t.Errorf("a page: %d, want 200", status)
+			}
+			for range 2 {
+				p := newPeer(t, dialAddr(t, ln.Addr().String()))
+				p.handshake()
+				p.sendText("now")
+				p.wantClose(CloseInternalError, "")
+				p.nc.Close()
+				eventually(t, "nothing is left", s.isAtRest)
+			}
+		})
+	}
+}

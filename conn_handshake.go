@@ -74,7 +74,7 @@ type handshake struct {
 
 // newHandshake begins a handshake on a socket.
 func newHandshake(reg *registry, s *Server, nc net.Conn) *handshake {
-	h := &handshake{reg: reg, s: s, nc: nc, remote: remoteOf(nc), foreign: foreign(nc)}
+	h := &handshake{reg: reg, s: s, nc: nc, remote: reg.remoteOf(nc), foreign: foreign(nc)}
 	h.proxied = s != nil && s.isProxy(h.remote)
 	h.sock, _ = nc.(*netloop.Socket)
 	return h

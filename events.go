@@ -278,7 +278,12 @@ func (g *registry) guard(v victim, f func()) (returned bool) {
 // is told 1011.
 func (c *Conn) guard(f func()) (returned bool) { return c.reg.guard(c, f) }
 
-func (c *Conn) remoteAddr() string { return textOf(c.RemoteAddr()) }
+func (c *Conn) remoteAddr() string {
+	if own := c.known().own; own != nil && own.from != nil {
+		return own.from.String()
+	}
+	return c.reg.remoteOf(c.nc)
+}
 
 // nobody is the victim where the application's function costs nothing.
 type nobody struct{}
@@ -348,7 +353,7 @@ func (g *registry) setDeadline(nc net.Conn, set func(net.Conn, time.Time) error,
 func (g *registry) caught(nc net.Conn, err *error) {
 	if value := recover(); value != nil {
 		cause := &panicError{value}
-		g.panicked(remoteOf(nc), cause, debug.Stack())
+		g.panicked(g.remoteOf(nc), cause, debug.Stack())
 		*err = cause
 	}
 }

@@ -87,8 +87,14 @@ func cut(s string, n int) string {
 // processStart is what monotonic counts from.
 var processStart = time.Now()
 
-// remoteOf is for logs and counts.
-func remoteOf(nc net.Conn) string {
+// remoteOf is for logs and counts. It is "" where RemoteAddr, which may be the
+// application's, panics: who accepts asks, and who logs another panic.
+func (g *registry) remoteOf(nc net.Conn) (addr string) {
+	defer func() {
+		if recover() != nil {
+			g.total.panics.Add(1)
+		}
+	}()
 	if s, ok := nc.(*netloop.Socket); ok && s.RemoteAddrPort().IsValid() { // a net.Addr would be made for this alone
 		return s.RemoteAddrPort().String()
 	}

@@ -296,12 +296,21 @@ func (pc *plainConn) SetDeadline(t time.Time) error {
 	return pc.Conn.SetDeadline(t)
 }
 
-// RemoteAddr is what r.RemoteAddr has of it.
-func (pc *plainConn) RemoteAddr() net.Addr {
+// RemoteAddr is what r.RemoteAddr has of it. net/http asks where it catches no panic of
+// an application's net.Conn, and so for LocalAddr.
+func (pc *plainConn) RemoteAddr() (addr net.Addr) {
 	if pc.from != nil {
 		return pc.from
 	}
+	var err error
+	defer pc.s.reg.caught(pc.Conn, &err)
 	return pc.Conn.RemoteAddr()
+}
+
+func (pc *plainConn) LocalAddr() (addr net.Addr) {
+	var err error
+	defer pc.s.reg.caught(pc.Conn, &err)
+	return pc.Conn.LocalAddr()
 }
 
 // CloseWrite lets net/http's last answer arrive before a reset can destroy it.
