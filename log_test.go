@@ -59,32 +59,9 @@ func TestErrorLogMayDoAnything(t *testing.T) {
 		serve(t, s, ln)
 		onLoop := listen(t)
 		serve(t, s, onLoop)
-		setDeadline := "SetReadDeadline"
 		for range 2 {
-			for _, addr := range []string{ln.Addr().String(), onLoop.Addr().String()} {
-				p := newPeer(t, dialAddr(t, addr))
-				p.send([]byte("GET / HTTP/1.1\r\nHost: server.example\r\n\r\n"))
-				if resp, _ := p.answer(); resp.StatusCode != 426 {
-					t.Errorf("answer %s, want 426", resp.Status)
-				}
-				p.nc.Close()
-				eventually(t, "nothing is left of a refusal", s.isAtRest)
-
-				p = newPeer(t, dialAddr(t, addr))
-				p.handshake()
-				p.sendText("boom")
-				p.wantClose(CloseInternalError, "")
-				p.nc.Close()
-				eventually(t, "nothing is left of a panic", s.isAtRest)
-
-				p = newPeer(t, dialAddr(t, addr))
-				p.handshake()
-				ln.in.Store(&setDeadline) // as the sweeper takes it off
-				p.wantClose(CloseNormal, "idle")
-				p.nc.Close()
-				eventually(t, "nothing is left of an idle one", s.isAtRest)
-				ln.in.Store(nil)
-			}
+			logAll(t, s, ln, ln.Addr().String())
+			logAll(t, s, ln, onLoop.Addr().String())
 		}
 		if opened.Load() != 8 || closes.Load() != 8 {
 			t.Errorf("%d opened, %d closed; want 8 and 8", opened.Load(), closes.Load())
@@ -93,6 +70,33 @@ func TestErrorLogMayDoAnything(t *testing.T) {
 			t.Error("nothing was logged")
 		}
 	})
+}
+
+// logAll has one after the other happen that is logged.
+func logAll(t *testing.T, s *Server, ln *panickingListener, addr string) {
+	p := newPeer(t, dialAddr(t, addr))
+	p.send([]byte("GET / HTTP/1.1\r\nHost: server.example\r\n\r\n"))
+	if resp, _ := p.answer(); resp.StatusCode != 426 {
+		t.Errorf("answer %s, want 426", resp.Status)
+	}
+	p.nc.Close()
+	eventually(t, "nothing is left of a refusal", s.isAtRest)
+
+	p = newPeer(t, dialAddr(t, addr))
+	p.handshake()
+	p.sendText("boom")
+	p.wantClose(CloseInternalError, "")
+	p.nc.Close()
+	eventually(t, "nothing is left of a panic", s.isAtRest)
+
+	p = newPeer(t, dialAddr(t, addr))
+	p.handshake()
+	setDeadline := "SetReadDeadline" // as the sweeper takes it off
+	ln.in.Store(&setDeadline)
+	p.wantClose(CloseNormal, "idle")
+	p.nc.Close()
+	eventually(t, "nothing is left of an idle one", s.isAtRest)
+	ln.in.Store(nil)
 }
 
 // Nor does one of an Accept that fails.
