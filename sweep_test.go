@@ -251,7 +251,8 @@ func TestWriteTimeoutSwitchedOff(t *testing.T) {
 
 // When a machine slept for an hour its clock says that no peer was heard for
 // an hour. The sweeper alone is put to sleep here, by the hook of a connection that it
-// has to cut; a peer that was asked before answers after.
+// has to cut, and visits itself since it is a socket; a peer that was asked before
+// answers after.
 func TestClockJumpCutsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &Upgrader{Trace: &Trace{State: func(id uint64, state string) {
@@ -259,7 +260,7 @@ func TestClockJumpCutsNobody(t *testing.T) {
 				time.Sleep(time.Hour)
 			}
 		}}}
-		sleepy, _ := connectPipe(t, u)
+		sleepy, _ := connect(t, u, tcpPair)
 		c, p := connectPipe(t, u)
 		end := readEnd(c)
 		_, payload, err := p.frame()
