@@ -3,6 +3,7 @@ package websocket
 import (
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -268,6 +269,7 @@ func TestClockJumpCutsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		sleepy.write.since.Store(1<<2 | uint32(writeControl)) // as if a write had been stuck all the time
+		sleepy.lookSoon()
 		time.Sleep(time.Hour + 5*time.Second)
 		p.send(clientFrame(opPong, true, payload))
 		p.pongs(0)
@@ -324,16 +326,14 @@ func TestConnsWhileTheSweeperIsAtWork(t *testing.T) {
 			}
 		}}
 		u := &Upgrader{PingInterval: -1, WriteTimeout: -1, Trace: hold} // one visit in 127 ticks
-		first, _ := connectPipe(t, u)
-		second, _ := connectPipe(t, u)
+		first, _ := connect(t, u, tcpPair)                              // sockets: a pipe has a goroutine for its visit
+		second, _ := connect(t, u, tcpPair)
 		time.Sleep(time.Second + 100*time.Millisecond) // between two ticks
 		for _, c := range []*Conn{first, second} {     // so that the sweeper has both in its hands
 			c.beginClose(&EndError{By: SideServer, Err: net.ErrClosed}) // and nobody reads the answer
 		}
 		<-closing
-		var got []*Conn
-		got = append(got, second.reg.conns()...)
-		if len(got) == 0 || got[len(got)-1] != second {
+		if got := second.reg.conns(); !slices.Contains(got, second) {
 			t.Errorf("while the sweeper cuts a connection conns() = %v, want the other one", got)
 		}
 		close(release)
