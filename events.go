@@ -303,7 +303,7 @@ func foreign(nc net.Conn) bool {
 }
 
 // moment is how long what may block in a method of the application's is waited for.
-const moment = time.Second
+const moment = 500 * time.Millisecond
 
 // apart runs functions on goroutines of their own, and waits for them, but no longer
 // than a moment.
