@@ -161,6 +161,7 @@ func TestMaxHandshakes(t *testing.T) {
 		}
 		stalled[0].nc.Close()
 		waiting.wantBytes(peerAnswer)
+		synctest.Wait() // until the one that left has given back its place too
 
 		// The others free their places when their time is over, and a refusal
 		// takes one only as long as it lasts.
