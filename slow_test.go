@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -428,6 +429,7 @@ func TestEndInsideAMessage(t *testing.T) {
 					p.nc.Close()
 					<-ended
 					<-waiting
+					runtime.KeepAlive(m) // the collector, which isn't in the bubble, would give it up
 				})
 			})
 		}
