@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -470,6 +471,64 @@ func TestServerEndsDuringOnUpgrade(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A brokenWriter is an http.ResponseWriter of the application's whose Hijack fails it.
+type brokenWriter struct {
+	http.ResponseWriter
+	misdeed func()
+}
+
+func (w brokenWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.misdeed()
+	return nil, nil, http.ErrNotSupported
+}
+
+// A timer that takes the connection from such a one, because OnUpgrade takes too long,
+// costs that request alone.
+func TestHijackMayDoAnything(t *testing.T) {
+	for kind, misdeed := range misdeeds {
+		t.Run(kind, func(t *testing.T) {
+			for range 20 { // on a busy machine the time may be over before OnUpgrade is asked
+				if hijackWhileAsked(t, misdeed) {
+					return
+				}
+			}
+			t.Error("OnUpgrade was never asked in time")
+		})
+	}
+}
+
+// hijackWhileAsked reports whether OnUpgrade was asked before the timer came.
+func hijackWhileAsked(t *testing.T, misdeed func()) (asked bool) {
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	s := &Server{Handler: Events{}, MaxConns: 1, MaxHandshakes: 1, ErrorLog: new(logBook).logger(), Upgrader: Upgrader{
+		HandshakeTimeout: 50 * time.Millisecond,
+		OnUpgrade: func(r *http.Request, _ *Accept) error {
+			entered <- struct{}{}
+			<-r.Context().Done()
+			<-release
+			return nil
+		}}}
+	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(brokenWriter{w, misdeed}, r)
+	}))
+	defer ts.Close()
+	p := newPeer(t, dialAddr(t, ts.Listener.Addr().String()))
+	p.send([]byte(peerRequest))
+	eventually(t, "it is given up", func() bool { return s.Stats().Refused[503] == 1 })
+	close(release)
+	if resp, text := p.answer(); resp.StatusCode != 503 {
+		t.Errorf("answer %s %q, want 503", resp.Status, text)
+	}
+	eventually(t, "nothing is left", s.isAtRest)
+	if len(entered) == 0 {
+		return false
+	}
+	if got := s.Stats(); got.Panics != 1 || got.Refused[503] != 1 {
+		t.Errorf("%d panics, %d refused; want 1 and 1", got.Panics, got.Refused[503])
+	}
+	return true
 }
 
 // The context that OnUpgrade had goes on as the connection's.
