@@ -351,8 +351,8 @@ func (c *Conn) tookBytes(n int) {
 // the connection as it was. Pings, pongs, close frames and what Send has queued
 // don't care: a deadline that is set before each write and forgotten after it
 // ends nothing by itself. So a write that comes while a goroutine writes the queue
-// of a slow peer waits for its turn, and hears of its deadline then. Once the end has begun SetWriteDeadline returns
-// net.ErrClosed.
+// of a slow peer waits for its turn, and hears of its deadline then. Once the end
+// has begun SetWriteDeadline returns net.ErrClosed.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

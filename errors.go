@@ -135,10 +135,10 @@ func (s Side) String() string {
 //     value it unwraps to if that is an error
 //
 // Clean is a browser's wasClean: both close frames were exchanged (section 7.1.4).
-// It doesn't say that all was well. A peer that closes first with 1002 has found a fault, as Received
-// tells, and its end is clean; but where the peer answers our close frame with
-// another code that complains, as 1002 to our 1001, the two didn't agree on the end,
-// and it isn't.
+// It doesn't say that all was well. A peer that closes first with 1002 has found a
+// fault, as Received tells, and its end is clean; but where the peer answers our close
+// frame with another code that complains, as 1002 to our 1001, the two didn't agree on
+// the end, and it isn't.
 type EndError struct {
 	By       Side      // who began the end, or gave the reason for it
 	Sent     CloseCode // the code of our close frame, 0 when none went out
