@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -373,14 +372,15 @@ func (g *registry) cutConn(nc net.Conn) {
 // closingWaits reports whether closing nc may wait: in a method of the application's, or
 // for the peer's system where SO_LINGER is set.
 func closingWaits(nc net.Conn) bool {
-	switch nc := nc.(type) {
-	case *netloop.Socket:
-		return nc.Lingers()
-	case *tls.Conn:
-		return closingWaits(nc.NetConn())
+	if foreign(nc) {
+		return true
+	}
+	nc = innermost(nc)
+	if s, ok := nc.(*netloop.Socket); ok {
+		return s.Lingers()
 	}
 	d := netloop.DescriptorOf(nc)
-	return foreign(nc) || d != nil && d.Lingers()
+	return d != nil && d.Lingers()
 }
 
 // innermost returns nil where nc panics, or has nothing under it.

@@ -524,8 +524,12 @@ func (h *handshake) cut() {
 	}
 }
 
-// closingWaits reports whether cut may wait.
+// closingWaits reports whether cut may wait. It doesn't ask for mu where a method of the
+// application's that blocks may hold it.
 func (h *handshake) closingWaits() bool {
+	if h.foreign {
+		return true
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.nc != nil && closingWaits(h.nc)

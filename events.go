@@ -278,12 +278,7 @@ func (g *registry) guard(v victim, f func()) (returned bool) {
 // is told 1011.
 func (c *Conn) guard(f func()) (returned bool) { return c.reg.guard(c, f) }
 
-func (c *Conn) remoteAddr() string {
-	if own := c.known().own; own != nil && own.from != nil {
-		return own.from.String()
-	}
-	return c.reg.remoteOf(c.nc)
-}
+func (c *Conn) remoteAddr() string { return c.reg.remoteOf(c) }
 
 // nobody is the victim where the application's function costs nothing.
 type nobody struct{}
@@ -300,6 +295,15 @@ func foreign(nc net.Conn) bool {
 		return foreign(nc.NetConn())
 	}
 	return true
+}
+
+// aside calls f, on a goroutine of its own where it may block.
+func aside(blocks bool, f func()) {
+	if blocks {
+		go f()
+	} else {
+		f()
+	}
 }
 
 // moment is how long what may block in a method of the application's is waited for.

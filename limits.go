@@ -284,15 +284,10 @@ func (s *Server) turnAway(h *handshake, err error) {
 			s.note(h.remote, err)
 			s.giveBack(h)
 		}
-		end := func() {
+		aside(h.closingWaits(), func() { // who accepts waits for nobody
 			s.reg.cutConn(h.nc)
 			s.forget(h)
-		}
-		if h.foreign || h.closingWaits() { // who accepts waits for nobody
-			go end()
-		} else {
-			end()
-		}
+		})
 		return
 	}
 	go func() {

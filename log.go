@@ -89,7 +89,7 @@ var processStart = time.Now()
 
 // remoteOf is for logs and counts. It is "" where RemoteAddr, which may be the
 // application's, panics: who accepts asks, and who logs another panic.
-func (g *registry) remoteOf(nc net.Conn) (addr string) {
+func (g *registry) remoteOf(nc interface{ RemoteAddr() net.Addr }) (addr string) {
 	defer func() {
 		if recover() != nil {
 			g.total.panics.Add(1)

@@ -449,11 +449,7 @@ func (s *Server) stop() (idle <-chan struct{}) {
 	}
 	apart(closing...)
 	for _, h := range handshakes {
-		if h.foreign {
-			go h.shorten()
-		} else {
-			h.shorten()
-		}
+		aside(h.foreign, h.shorten)
 	}
 	return idle
 }
@@ -531,11 +527,7 @@ func (s *Server) sendAway(ctx context.Context, idle <-chan struct{}) {
 				return
 			}
 		}
-		if foreign(c.nc) {
-			go c.shutdown(s.shutdownCode(), s.ShutdownReason)
-		} else {
-			c.shutdown(s.shutdownCode(), s.ShutdownReason)
-		}
+		aside(foreign(c.nc), func() { c.shutdown(s.shutdownCode(), s.ShutdownReason) })
 	}
 }
 
@@ -560,7 +552,7 @@ func (s *Server) Close() error {
 		}
 	}
 	for _, h := range handshakes {
-		each(h.foreign || h.closingWaits(), func() {
+		each(h.closingWaits(), func() {
 			if !h.giveUp(errShutdown) {
 				h.cut()
 			}

@@ -100,18 +100,21 @@ func TestSweeperOfStuckConn(t *testing.T) {
 // told.
 func TestShutdownOfStuckConn(t *testing.T) {
 	t.Parallel()
-	overStuck(t, Upgrader{PingInterval: -1}, func(t *testing.T, s *Server, lives *peer) {
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Shutdown(ctx) }()
-		lives.wantClose(CloseGoingAway, "")
-		lives.send(closeFrame(CloseGoingAway, ""))
-		lives.wantEnd()
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("Shutdown = %v, want nil, or the end of the context", err)
-		}
-	})
+	overStuck(t, Upgrader{PingInterval: -1}, shutsDownBeside)
+}
+
+// shutsDownBeside shuts s down: lives is told meanwhile, and the end of the context is
+// the end of Shutdown.
+func shutsDownBeside(t *testing.T, s *Server, lives *peer) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := shutDown(s, ctx)
+	lives.wantClose(CloseGoingAway, "")
+	lives.send(closeFrame(CloseGoingAway, ""))
+	lives.wantEnd()
+	cancel()
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown = %v, want nil, or the end of the context", err)
+	}
 }
 
 // The same while a connection is in its handshake, or net/http's with a page.
@@ -140,16 +143,7 @@ func TestShutdownOfStuckHandshake(t *testing.T) {
 				}
 				lives.handshake()
 				ln.in.Store(&method)
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error, 1)
-				go func() { done <- s.Shutdown(ctx) }()
-				lives.wantClose(CloseGoingAway, "")
-				lives.send(closeFrame(CloseGoingAway, ""))
-				lives.wantEnd()
-				cancel()
-				if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-					t.Errorf("Shutdown = %v, want nil, or the end of the context", err)
-				}
+				shutsDownBeside(t, s, lives)
 				close(end)
 				close(ln.release)
 				eventually(t, "nothing is left", s.isAtRest)
